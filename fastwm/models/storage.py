@@ -1,0 +1,117 @@
+"""World models on disk: `model.safetensors`, and `config.json` with configuration, metadata and a digest of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from fastwm.models.config import CONFIG_VERSION, WorldModelConfig
+
+FORMAT = "fastwm.world_model"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save(
+    directory: str | os.PathLike[str],
+    config: WorldModelConfig,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write both files; a reader that comes between the two renames is told that they do not match."""
+    path = Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    weights = serialise(tensors)
+    description = {
+        "format": FORMAT,
+        "version": config.version,
+        "config": {name: value for name, value in config.to_dict().items() if name != "version"},
+        "metadata": dict(metadata),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    write_atomically(path / WEIGHTS_FILE, weights)
+    write_atomically(path / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
+
+
+def load(
+    directory: str | os.PathLike[str],
+) -> tuple[WorldModelConfig, dict[str, torch.Tensor], dict[str, str]]:
+    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong."""
+    path = Path(directory)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (path / name).is_file():
+            raise ValueError(f"{path} holds no world model: {name} is missing")
+    description = _read_description(path / CONFIG_FILE)
+    weights = (path / WEIGHTS_FILE).read_bytes()
+    if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
+        raise ValueError(f"{path / WEIGHTS_FILE} is damaged, or is not the one that {CONFIG_FILE} describes")
+    try:
+        config = WorldModelConfig.from_dict(description["config"])
+        tensors = safetensors.torch.load(weights)
+    except (ValueError, TypeError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return config, tensors, description["metadata"]
+
+
+def check_tensors(
+    directory: str | os.PathLike[str],
+    *,
+    expected: Mapping[str, torch.Tensor],
+    found: Mapping[str, torch.Tensor],
+) -> None:
+    """ValueError unless `found` has exactly the names, shapes and dtypes of `expected`, and finite values."""
+    if missing := sorted(set(expected) - set(found)):
+        raise ValueError(f"{directory}: tensors are missing: {', '.join(missing)}")
+    if unknown := sorted(set(found) - set(expected)):
+        raise ValueError(f"{directory}: tensors are not part of this model: {', '.join(unknown)}")
+    for name, tensor in found.items():
+        want = expected[name]
+        if tensor.shape != want.shape or tensor.dtype != want.dtype:
+            came, wanted = f"{tensor.dtype} {list(tensor.shape)}", f"{want.dtype} {list(want.shape)}"
+            raise ValueError(f"{directory}: tensor {name} is {came}; expected {wanted}")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{directory}: tensor {name} holds values that are not finite")
+
+
+def serialise(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file as bytes, of tensors on any device and in any memory format."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain, None if metadata is None else dict(metadata))
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write beside `path`, flush to the disk, rename: `path` is the old file or the new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_description(path: Path) -> dict:
+    try:
+        description = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"{path} does not describe a fastwm world model (its format is not {FORMAT})")
+    if description.get("version") != CONFIG_VERSION:
+        came = description.get("version")
+        raise ValueError(f"{path} is of version {came!r}; this fastwm reads version {CONFIG_VERSION}")
+    for name, kind in (("config", dict), ("metadata", dict), ("weights_sha256", str)):
+        if not isinstance(description.get(name), kind):
+            raise ValueError(f"{path} is damaged: {name} is missing or not a {kind.__name__}")
+    return description
