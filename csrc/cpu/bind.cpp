@@ -1,0 +1,147 @@
+// The Python module fastwm._cpu: plain numbers and addresses in, one struct, one call with the GIL released.
+// Shapes, dtypes and contiguity were checked by the caller in fastwm/ops and fastwm/engine.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+#include <vector>
+
+#include "cpu/isa.h"
+#include "cpu/pack.h"
+
+namespace py = pybind11;
+using namespace fastwm;
+
+namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+const Kernels& kernels_of(const std::string& isa) {
+  if (const Kernels* kernels = find_isa(isa.c_str())) return *kernels;
+  throw py::value_error("instruction set '" + isa + "' is not available on this machine or in this build");
+}
+
+std::vector<std::string> isas() {
+  const Kernels* const* list;
+  const int count = supported_isas(&list);
+  std::vector<std::string> names;
+  for (int i = 0; i < count; ++i) names.emplace_back(list[i]->isa);
+  return names;
+}
+
+// What Python says of one packed Dense: (weight, bias, norm_gain, norm_bias, in, out, activation).
+using DenseTuple = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int32_t>;
+
+Dense dense_of(const DenseTuple& t) {
+  return {at<void>(std::get<0>(t)), at<float>(std::get<1>(t)), at<float>(std::get<2>(t)), at<float>(std::get<3>(t)),
+          std::get<4>(t),           std::get<5>(t),            static_cast<Activation>(std::get<6>(t))};
+}
+
+std::vector<Dense> denses_of(const std::vector<DenseTuple>& tuples) {
+  std::vector<Dense> out;
+  for (const auto& t : tuples) out.push_back(dense_of(t));
+  return out;
+}
+
+// A Predictor with the arrays that its pointers point into, and the kernels it was packed for. The packed weights
+// themselves belong to the Python side, which keeps them alive.
+struct BoundPredictor {
+  const Kernels* kernels;
+  std::vector<Dense> action, head;
+  std::vector<Layer> layers;
+  Predictor p{};
+
+  BoundPredictor(const std::string& isa, const py::dict& d) : kernels(&kernels_of(isa)) {
+    action = denses_of(d["action"].cast<std::vector<DenseTuple>>());
+    head = denses_of(d["head"].cast<std::vector<DenseTuple>>());
+    for (const auto& l : d["layers"].cast<std::vector<std::vector<DenseTuple>>>())
+      layers.push_back({dense_of(l.at(0)), dense_of(l.at(1)), dense_of(l.at(2)), dense_of(l.at(3)), dense_of(l.at(4))});
+    auto size = [&](const char* name) { return d[name].cast<int64_t>(); };
+    auto pointer = [&](const char* name) { return at<const float>(d[name].cast<uintptr_t>()); };
+    p.action = action.data(), p.action_count = static_cast<int64_t>(action.size());
+    p.head = head.data(), p.head_count = static_cast<int64_t>(head.size());
+    p.layers = layers.data(), p.L = static_cast<int64_t>(layers.size());
+    p.position = pointer("position"), p.norm_gain = pointer("norm_gain"), p.norm_bias = pointer("norm_bias");
+    p.input = dense_of(d["input"].cast<DenseTuple>());
+    p.E = size("E"), p.A = size("A"), p.C = size("C"), p.W = size("W"), p.H = size("H"), p.D = size("D");
+    p.M = size("M"), p.window = size("window");
+    p.dynamics = static_cast<Dynamics>(d["dynamics"].cast<int32_t>());
+    p.dtype = static_cast<DType>(d["dtype"].cast<int32_t>());
+    p.residual = d["residual"].cast<bool>();
+  }
+  BoundPredictor(const BoundPredictor&) = delete;
+
+  RolloutArgs args(uintptr_t context, uintptr_t past_actions, uintptr_t actions, uintptr_t latents, uintptr_t workspace,
+                   int64_t B, int64_t S, int64_t T, int64_t K, bool keep_all, int32_t threads) const {
+    RolloutArgs a{&p, at<float>(context), at<float>(past_actions), at<float>(actions), at<float>(latents),
+                  at<void>(workspace), B, S, T, K, 0, keep_all, threads};
+    a.tile = kernels->rollout_tile(a);
+    return a;
+  }
+};
+
+}  // namespace
+
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
+  m.doc() = "C++ kernels of fastwm for the CPU, one build per instruction set.";
+  m.def("isas", &isas, "Instruction sets that this build has and this machine runs, best first.");
+
+  m.def("cem_sample", [](const std::string& isa, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream,
+                         uintptr_t low, uintptr_t high, uintptr_t actions, int64_t B, int64_t S, int64_t T, int64_t A,
+                         uint64_t seed, int64_t iteration, float correlation, int32_t threads) {
+    const CemSampleArgs a{at<float>(mean), at<float>(std), at<float>(noise), at<int64_t>(stream), at<float>(low),
+                          at<float>(high), at<float>(actions), B, S, T, A, seed, iteration, correlation, threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.cem_sample(a);
+  });
+
+  m.def("goal_cost", [](const std::string& isa, uintptr_t latents, uintptr_t goal, uintptr_t cost, int64_t B, int64_t S,
+                        int64_t T, int64_t E, int32_t metric, int32_t reduce, int32_t threads) {
+    const GoalCostArgs a{at<float>(latents), at<float>(goal), at<float>(cost), B, S, T, E,
+                         static_cast<Metric>(metric), static_cast<Reduce>(reduce), threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.goal_cost(a);
+  });
+
+  m.def("cem_update", [](const std::string& isa, uintptr_t actions, uintptr_t cost, uintptr_t mean, uintptr_t std,
+                         uintptr_t elites, uintptr_t non_finite, int64_t B, int64_t S, int64_t T, int64_t A,
+                         int64_t elite_count, float momentum, float min_std, int32_t threads) {
+    const CemUpdateArgs a{at<float>(actions), at<float>(cost), at<float>(mean), at<float>(std), at<int64_t>(elites),
+                          at<int64_t>(non_finite), B, S, T, A, elite_count, momentum, min_std, threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.cem_update(a);
+  });
+
+  m.def("packed_size", [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in,
+                          int32_t dtype) {
+    return packed_size({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)});
+  });
+  m.def("pack", [](const std::string& isa, uintptr_t weight, uintptr_t packed, int64_t out_blocks, int64_t out,
+                   int64_t in_blocks, int64_t in, int32_t dtype) {
+    pack({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)}, at<float>(weight),
+         at<void>(packed));
+  });
+  m.def("panel_width", [](const std::string& isa) { return 2 * kernels_of(isa).lanes; });
+
+  py::class_<BoundPredictor>(m, "Predictor")
+      .def(py::init<const std::string&, const py::dict&>())
+      .def("tile", [](const BoundPredictor& b, int64_t B, int64_t S, int64_t T, int64_t K, int32_t threads) {
+        return b.args(0, 0, 0, 0, 0, B, S, T, K, false, threads).tile;
+      })
+      .def("workspace", [](const BoundPredictor& b, int64_t B, int64_t S, int64_t T, int64_t K, int32_t threads) {
+        return b.kernels->rollout_workspace(b.args(0, 0, 0, 0, 0, B, S, T, K, false, threads));
+      })
+      .def("rollout", [](const BoundPredictor& b, uintptr_t context, uintptr_t past_actions, uintptr_t actions,
+                         uintptr_t latents, uintptr_t workspace, int64_t B, int64_t S, int64_t T, int64_t K,
+                         bool keep_all, int32_t threads) {
+        const RolloutArgs a = b.args(context, past_actions, actions, latents, workspace, B, S, T, K, keep_all, threads);
+        py::gil_scoped_release unlocked;
+        b.kernels->rollout(a);
+      });
+}

@@ -1,0 +1,5 @@
+#include "ops.h"
+#include "cpu/simd.h"
+namespace fastwm::FASTWM_ISA {
+void cem_sample(const CemSampleArgs&) {}
+}

@@ -1,0 +1,23 @@
+// Which instruction sets this build and this machine have, and the table of kernels compiled for each.
+#pragma once
+#include "ops.h"
+
+namespace fastwm {
+
+struct Kernels {
+  const char* isa;
+  int32_t lanes;  // float32 numbers in a vector; a weight panel is two vectors wide
+  void (*cem_sample)(const CemSampleArgs&);
+  void (*rollout)(const RolloutArgs&);
+  int64_t (*rollout_tile)(const RolloutArgs&);
+  size_t (*rollout_workspace)(const RolloutArgs&);
+  void (*goal_cost)(const GoalCostArgs&);
+  void (*cem_update)(const CemUpdateArgs&);
+};
+
+// Best first. Only those that the machine can run.
+int supported_isas(const Kernels* const** list);
+// The kernels of one instruction set by name, null if this machine or this build lacks it.
+const Kernels* find_isa(const char* name);
+
+}  // namespace fastwm

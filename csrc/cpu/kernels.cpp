@@ -1,0 +1,20 @@
+// The table of one instruction set; compiled once per instruction set like every kernel it names.
+#include "cpu/isa.h"
+#include "cpu/simd.h"
+
+namespace fastwm::FASTWM_ISA {
+
+void cem_sample(const CemSampleArgs&);
+void rollout(const RolloutArgs&);
+int64_t rollout_tile(const RolloutArgs&);
+size_t rollout_workspace(const RolloutArgs&);
+void goal_cost(const GoalCostArgs&);
+void cem_update(const CemUpdateArgs&);
+
+#define STRING(x) #x
+#define NAME(x) STRING(x)
+extern const Kernels kernels;
+const Kernels kernels = {NAME(FASTWM_ISA), LANES,     cem_sample, rollout, rollout_tile,
+                         rollout_workspace, goal_cost, cem_update};
+
+}  // namespace fastwm::FASTWM_ISA

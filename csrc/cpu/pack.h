@@ -1,0 +1,34 @@
+// Weights as the micro-kernel reads them: panels of 2 vectors of columns, the K rows of a panel one after another,
+// `group` consecutive k of a column side by side (1 for float32, 2 for bfloat16: one dot-product lane).
+//
+//   packed[panel][k / group][column in panel][k % group]
+//
+// A matrix may come in equal blocks of outputs (query, key, value of each head) or inputs (heads): every block is padded
+// with zeros, outputs to whole panels, inputs to whole panels too when there are several blocks, else to whole groups.
+#pragma once
+#include <cstddef>
+#include "ops.h"
+
+namespace fastwm {
+
+struct PackShape {
+  int64_t lanes;               // of the instruction set
+  int64_t out_blocks, out;     // out: per block
+  int64_t in_blocks, in;       // in: per block
+  DType dtype;
+
+  int64_t panel() const { return 2 * lanes; }
+  int64_t group() const { return dtype == DType::bfloat16 ? 2 : 1; }
+  int64_t element() const { return dtype == DType::bfloat16 ? 2 : 4; }
+  int64_t padded_out() const { return (out + panel() - 1) / panel() * panel(); }
+  int64_t padded_in() const {
+    const int64_t unit = in_blocks > 1 ? panel() : group();
+    return (in + unit - 1) / unit * unit;
+  }
+};
+
+size_t packed_size(const PackShape& shape);  // bytes
+// weight: [out_blocks * out, in_blocks * in] float32. bfloat16 rounds to nearest even, NaN stays NaN.
+void pack(const PackShape& shape, const float* weight, void* packed);
+
+}  // namespace fastwm

@@ -1,0 +1,136 @@
+// One vector type per instruction set, and the few functions that kernels need of it. GCC/Clang vector types carry the
+// arithmetic (operators; a * b + c becomes one fused instruction where the ISA has it); intrinsics only where they pay.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define FASTWM_INLINE inline __attribute__((always_inline))
+
+namespace fastwm::FASTWM_ISA {
+
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+constexpr int LANES = 16;
+#elif FASTWM_ISA_avx2
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+struct bf16 {
+  uint16_t bits;
+};
+
+FASTWM_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
+FASTWM_INLINE void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
+FASTWM_INLINE vf set(float x) { return x - vf{}; }  // x - 0 is x for every x, -0 and NaN included
+FASTWM_INLINE vi bits(vf x) { return reinterpret_cast<vi>(x); }
+FASTWM_INLINE vf number(vi x) { return reinterpret_cast<vf>(x); }
+
+FASTWM_INLINE vf fma(vf a, vf b, vf c) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif FASTWM_ISA_avx2
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
+FASTWM_INLINE float sum(vf x) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return _mm512_reduce_add_ps((__m512)x);
+#else
+  float s[LANES];
+  store(s, x);
+  for (int step = LANES / 2; step > 0; step /= 2)
+    for (int i = 0; i < step; ++i) s[i] += s[i + step];
+  return s[0];
+#endif
+}
+
+FASTWM_INLINE vf sqrt(vf x) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vf)_mm512_sqrt_ps((__m512)x);
+#elif FASTWM_ISA_avx2
+  return (vf)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int i = 0; i < LANES; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
+// e^x to 1.5 ulp: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2]. Saturates outside +-87; NaN stays NaN.
+FASTWM_INLINE vf exp(vf x) {
+  x = x > 87.0f ? set(87.0f) : x;
+  x = x < -87.0f ? set(-87.0f) : x;
+  const vf shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low mantissa bits now hold round(x / ln2)
+  const vf n = shifted - 12582912.0f;
+  const vf r = fma(n, set(-1.42860677e-6f), fma(n, set(-0.693145752f), x));
+  vf p = set(1.38888889e-3f);
+  p = fma(p, r, set(8.33333333e-3f));
+  p = fma(p, r, set(4.16666667e-2f));
+  p = fma(p, r, set(1.66666667e-1f));
+  p = fma(p, r, set(0.5f));
+  p = fma(p, r, set(1.0f));
+  p = fma(p, r, set(1.0f));
+  return number(bits(p) + ((bits(shifted) - 0x4b400000) << 23));
+}
+
+FASTWM_INLINE vf silu(vf x) { return x / (1.0f + exp(-x)); }
+
+// x Phi(x) with erf from Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7), arranged so that the tail of a negative x is
+// a product, not a difference of nearly equal numbers.
+FASTWM_INLINE vf gelu(vf x) {
+  const vf z = number(bits(x) & 0x7fffffff);  // |x|
+  const vf t = 1.0f / fma(z, set(0.3275911f * 0.70710678f), set(1.0f));
+  vf p = set(1.061405429f);
+  p = fma(p, t, set(-1.453152027f));
+  p = fma(p, t, set(1.421413741f));
+  p = fma(p, t, set(-0.284496736f));
+  p = fma(p, t, set(0.254829592f));
+  const vf tail = z * 0.5f * (p * t) * exp(z * z * -0.5f);  // |x| (1 - Phi(|x|))
+  return (x > 0.0f ? x : x - x) - tail;                     // x - x: 0, or NaN if x is
+}
+
+// ---- bfloat16 ----
+
+FASTWM_INLINE float to_float(bf16 x) {
+  const uint32_t wide = static_cast<uint32_t>(x.bits) << 16;
+  float out;
+  std::memcpy(&out, &wide, 4);
+  return out;
+}
+
+// Two vectors -> 2 * LANES consecutive bfloat16, rounded to nearest even.
+FASTWM_INLINE void store(bf16* p, vf a, vf b) {
+#if FASTWM_ISA_avx512_bf16
+  const __m512bh packed = _mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+  std::memcpy(p, &packed, sizeof packed);
+#else
+  typedef uint16_t half __attribute__((vector_size(2 * LANES)));
+  typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+  auto round = [](vf x) {
+    const vu u = reinterpret_cast<vu>(x);
+    const vu nearest = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    return __builtin_convertvector(x != x ? (u >> 16) | 0x40 : nearest, half);
+  };
+  const half low = round(a), high = round(b);
+  std::memcpy(p, &low, sizeof low);
+  std::memcpy(p + LANES, &high, sizeof high);
+#endif
+}
+
+FASTWM_INLINE void store(float* p, vf a, vf b) {
+  store(p, a);
+  store(p + LANES, b);
+}
+
+}  // namespace fastwm::FASTWM_ISA

@@ -1,0 +1,112 @@
+// Every kernel of fastwm: what it reads and what it writes, in the order data flows.
+//
+// Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, L layers, H heads,
+// D head dim, A numbers in one action block, W predictor width. All arrays are dense, row-major, float32 unless said.
+// Pointers first, then sizes, then scalars. Memory belongs to the caller; no kernel allocates.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace fastwm {
+
+enum class DType : int32_t { float32, bfloat16 };
+enum class Activation : int32_t { none, silu, gelu };
+
+// ---- cem_sample: mean, std, counter -> candidate actions -----------------------------------------------------------
+
+struct CemSampleArgs {
+  const float* mean;      // [B, T, A]
+  const float* std;       // [B, T, A]
+  const float* noise;     // [B, S, T, A] standard normal draws to use instead of the counter's, or null
+  const int64_t* stream;  // [B] the random stream of each environment, or null for 0 .. B-1
+  const float* low;       // [A] or null
+  const float* high;      // [A] or null
+  float* actions;         // [B, S, T, A] out; candidate 0 is the mean
+  int64_t B, S, T, A;
+  uint64_t seed;
+  int64_t iteration;
+  float correlation;  // AR(1) coefficient over T: 0 gives independent noise
+  int32_t threads;
+};
+
+// ---- rollout: context latents, candidate actions -> predicted latents ------------------------------------------------
+
+// y = activation(norm(x W^T + bias)); the weight is packed by pack() for one instruction set, see cpu/pack.h.
+struct Dense {
+  const void* weight;      // packed panels, or null: y = x
+  const float* bias;       // [out padded], never null with a weight
+  const float* norm_gain;  // [out] LayerNorm (eps 1e-5) between the product and the activation, or null
+  const float* norm_bias;  // [out]
+  int64_t in, out;
+  Activation activation;
+};
+
+// One AdaLN-zero block. Columns of a packed matrix come in blocks, each padded to the panel width.
+struct Layer {
+  Dense modulation;  // W -> 6 blocks of W: shift, scale, gate of the attention, then of the MLP
+  Dense qkv;         // W -> H x (query, key, value) blocks of D; the query is already scaled by D^-1/2
+  Dense out;         // H blocks of D -> W
+  Dense fc1, fc2;    // W -> M -> W, exact GELU between
+};
+
+enum class Dynamics : int32_t { transformer, mlp };
+
+struct Predictor {
+  const Dense* action;    // [action_count] action block -> conditioning
+  const Layer* layers;    // [L]
+  const Dense* head;      // [head_count] final norm -> E; for mlp dynamics the whole chain, (E + conditioning) -> E
+  const float* position;  // [window, E] added to the latents by place in the window
+  const float* norm_gain; // [W] final LayerNorm (eps 1e-5)
+  const float* norm_bias; // [W]
+  Dense input;            // E -> W, identity if its weight is null
+  int64_t E, A, C, W, L, H, D, M;  // C: conditioning width (W for the transformer)
+  int64_t window, action_count, head_count;
+  Dynamics dynamics;
+  DType dtype;    // of weights and of GEMM inputs; sums, norms and residuals are float32
+  bool residual;  // next latent = last latent + head
+};
+
+struct RolloutArgs {
+  const Predictor* predictor;
+  const float* context;       // [B, K, E]
+  const float* past_actions;  // [B, K-1, A] or null when K == 1
+  const float* actions;       // [B, S, T, A]
+  float* latents;             // [B, S, E] (last) or [B, S, T, E] (all) out
+  void* workspace;            // rollout_workspace() bytes, 64-byte aligned
+  int64_t B, S, T, K;
+  int64_t tile;  // candidates that travel together through the layers, chosen by rollout_tile()
+  bool keep_all;
+  int32_t threads;
+};
+
+// ---- goal_cost: predicted latents, goal -> one cost per candidate ----------------------------------------------------
+
+enum class Metric : int32_t { squared, absolute, cosine };
+enum class Reduce : int32_t { last, min, mean };
+
+struct GoalCostArgs {
+  const float* latents;  // [B, S, T, E]
+  const float* goal;     // [B, E]
+  float* cost;           // [B, S] out
+  int64_t B, S, T, E;
+  Metric metric;
+  Reduce reduce;  // over T
+  int32_t threads;
+};
+
+// ---- cem_update: candidates and their costs -> mean and std of the elites --------------------------------------------
+
+struct CemUpdateArgs {
+  const float* actions;  // [B, S, T, A]
+  const float* cost;     // [B, S]; a non-finite cost counts as worst
+  float* mean;           // [B, T, A] in: the old mean, out: the new one
+  float* std;            // [B, T, A] in, out; unbiased
+  int64_t* elites;       // [B, elite_count] out: candidate indices, best first
+  int64_t* non_finite;   // [B] out: how many costs were not finite
+  int64_t B, S, T, A, elite_count;
+  float momentum;  // new = momentum * old + (1 - momentum) * elites'
+  float min_std;
+  int32_t threads;
+};
+
+}  // namespace fastwm

@@ -1,0 +1,112 @@
+"""Which backend and instruction set run, chosen once, printable and forceable.
+
+Two environment variables: `FASTWM_BACKEND` (cpu, torch) and `FASTWM_ISA` (avx512_bf16, avx512, avx2, baseline). A choice that
+this machine or this build cannot run raises when it is first used.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+
+import torch
+
+BACKENDS = ("cpu", "torch")
+
+
+def cpu_module():
+    """The compiled module `fastwm._cpu`, or an ImportError that says how to get it."""
+    try:
+        from fastwm import _cpu
+    except ImportError as error:
+        raise ImportError(
+            "fastwm was installed without its compiled module fastwm._cpu; reinstall it with `pip install .` "
+            "(needs a C++17 compiler), or use backend='torch'"
+        ) from error
+    return _cpu
+
+
+def isas() -> list[str]:
+    """Instruction sets that this build has and this machine runs, best first."""
+    return list(cpu_module().isas())
+
+
+def isa() -> str:
+    """The instruction set in use: `FASTWM_ISA` if set, else the best.
+
+    Raises ValueError if `FASTWM_ISA` names one that cannot run here.
+    """
+    return _isa(os.environ.get("FASTWM_ISA", ""))
+
+
+@functools.cache
+def _isa(wanted: str) -> str:
+    available = isas()
+    if not wanted:
+        return available[0]
+    if wanted not in available:
+        raise ValueError(f"FASTWM_ISA is {wanted!r}, expected one of {available} on this machine")
+    return wanted
+
+
+def backend(name: str = "auto") -> str:
+    """Resolve a backend name: the argument, else `FASTWM_BACKEND`, else cpu where the compiled module is there, else torch.
+
+    Raises ValueError for an unknown name and ImportError if cpu was asked for by name and is not there.
+    """
+    source = "backend"
+    if name == "auto" and os.environ.get("FASTWM_BACKEND"):
+        name, source = os.environ["FASTWM_BACKEND"], "FASTWM_BACKEND"
+    if name == "auto":
+        try:
+            cpu_module()
+        except ImportError:
+            return "torch"
+        return "cpu"
+    if name not in BACKENDS:
+        raise ValueError(f"{source} is {name!r}, expected one of {BACKENDS} or 'auto'")
+    if name == "cpu":
+        cpu_module()
+    return name
+
+
+def default_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_threads(threads: int | None) -> int:
+    """`threads` or the default; raises ValueError unless it is a positive integer."""
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise ValueError(f"threads is {threads!r}, expected an integer from 1 to 1024, or None for all processors")
+    return threads
+
+
+def info() -> dict:
+    """What runs here: fastwm and torch versions, backend, instruction sets, threads, processor."""
+    import fastwm
+
+    found: dict = {"fastwm": fastwm.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    found["backend"] = backend()
+    try:
+        found["isa"] = isa()
+        found["isas"] = isas()
+    except ImportError as error:
+        found["isa"], found["isas"] = f"none ({error})", []
+    found["threads"] = default_threads()
+    found["processor"] = _processor()
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
