@@ -9,7 +9,8 @@ from torch import nn
 class Projector(nn.Module):
     """Linear, BatchNorm1d, GELU, Linear over the last axis; every other axis counts as batch.
 
-    Batch normalisation here is what lets SIGReg ask for an isotropic Gaussian (arXiv:2603.19312, section 3).
+    Batch normalisation leaves the latents free to take the scale that SIGReg asks for; a final layer
+    normalisation would fix the norm of each latent (LeWM, arXiv:2603.19312).
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int) -> None:

@@ -1,7 +1,7 @@
 """Predictors of the next latent: the action-conditioned causal transformer of LeWM, and a residual MLP.
 
 The transformer is modulated by adaptive layer normalisation ("AdaLN-zero", arXiv:2212.09748): the action
-embedding gives shift, scale and gate of each half block, all zero at first, so that a new block is the identity.
+embedding gives shift, scale and gate of each half block, all zero at first: a new block is the identity.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ class AdaLNBlock(nn.Module):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        nn.init.zeros_(self.modulation[1].weight)
-        nn.init.zeros_(self.modulation[1].bias)
+        modulation = nn.Linear(width, 6 * width)
+        nn.init.zeros_(modulation.weight)
+        nn.init.zeros_(modulation.bias)
+        self.modulation = nn.Sequential(nn.SiLU(), modulation)
         self.attention = CausalAttention(width, heads, head_dim, dropout)
         self.mlp = FeedForward(width, mlp_dim, dropout)
 

@@ -1,4 +1,4 @@
-"""World models on disk: `model.safetensors`, and `config.json` with configuration, metadata and a digest of it."""
+"""World models on disk: `model.safetensors`, and `config.json` with configuration, metadata and a digest."""
 
 from __future__ import annotations
 

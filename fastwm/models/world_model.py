@@ -18,7 +18,7 @@ from fastwm.models.predictor import AdaLNPredictor, MLPPredictor
 class WorldModel(nn.Module):
     """A joint-embedding predictive world model (LeWM, arXiv:2603.19312).
 
-    Actions are in environment units; `action_mean` and `action_std`, saved with the model, normalise them inside.
+    Actions are in environment units; `action_mean` and `action_std`, saved with the model, normalise them.
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding,
     A numbers in one action block.
     """
