@@ -28,7 +28,7 @@ class PatchConvEncoder(nn.Module):
         x = F.gelu(self.patches(images))
         x = F.gelu(self.norm1(self.conv1(x)))
         x = F.gelu(self.norm2(self.conv2(x)))
-        return self.head(x.flatten(1))
+        return self.head(x.permute(0, 2, 3, 1).flatten(1))  # a view: images come channels-last
 
 
 class ViTEncoder(nn.Module):
