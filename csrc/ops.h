@@ -18,14 +18,14 @@ struct CemSampleArgs {
   const float* mean;      // [B, T, A]
   const float* std;       // [B, T, A]
   const float* noise;     // [B, S, T, A] standard normal draws to use instead of the counter's, or null
-  const int64_t* stream;  // [B] the random stream of each environment, or null for 0 .. B-1
-  const float* low;       // [A] or null
-  const float* high;      // [A] or null
+  const int64_t* stream;  // [B] the random stream of each environment, below 2^32, or null for 0 .. B-1
+  const float* low;       // [T, A] or null
+  const float* high;      // [T, A] or null
   float* actions;         // [B, S, T, A] out; candidate 0 is the mean
   int64_t B, S, T, A;
   uint64_t seed;
-  int64_t iteration;
-  float correlation;  // AR(1) coefficient over T: 0 gives independent noise
+  int64_t iteration;   // below 2^32
+  double correlation;  // AR(1) coefficient of the noise over T: 0 gives independent noise
   int32_t threads;
 };
 
@@ -97,15 +97,18 @@ struct GoalCostArgs {
 // ---- cem_update: candidates and their costs -> mean and std of the elites --------------------------------------------
 
 struct CemUpdateArgs {
-  const float* actions;  // [B, S, T, A]
-  const float* cost;     // [B, S]; a non-finite cost counts as worst
-  float* mean;           // [B, T, A] in: the old mean, out: the new one
-  float* std;            // [B, T, A] in, out; unbiased
-  int64_t* elites;       // [B, elite_count] out: candidate indices, best first
-  int64_t* non_finite;   // [B] out: how many costs were not finite
+  const float* actions;   // [B, S, T, A]
+  const float* cost;      // [B, S]; a non-finite cost counts as worst
+  const float* old_mean;  // [B, T, A]
+  const float* old_std;   // [B, T, A]
+  float* mean;            // [B, T, A] out
+  float* std;             // [B, T, A] out; unbiased, 0 when there is one elite
+  int64_t* elites;        // [B, elite_count] out: candidate indices, best first
+  float* elite_cost;      // [B] out: mean over the elites of finite cost, infinity if there is none
+  int64_t* non_finite;    // [B] out: how many costs were not finite
   int64_t B, S, T, A, elite_count;
-  float momentum;  // new = momentum * old + (1 - momentum) * elites'
-  float min_std;
+  double momentum;  // new = momentum * old + (1 - momentum) * elites'
+  double min_std;
   int32_t threads;
 };
 

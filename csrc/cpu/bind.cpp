@@ -91,7 +91,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 
   m.def("cem_sample", [](const std::string& isa, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream,
                          uintptr_t low, uintptr_t high, uintptr_t actions, int64_t B, int64_t S, int64_t T, int64_t A,
-                         uint64_t seed, int64_t iteration, float correlation, int32_t threads) {
+                         uint64_t seed, int64_t iteration, double correlation, int32_t threads) {
     const CemSampleArgs a{at<float>(mean), at<float>(std), at<float>(noise), at<int64_t>(stream), at<float>(low),
                           at<float>(high), at<float>(actions), B, S, T, A, seed, iteration, correlation, threads};
     const Kernels& k = kernels_of(isa);
@@ -108,11 +108,13 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     k.goal_cost(a);
   });
 
-  m.def("cem_update", [](const std::string& isa, uintptr_t actions, uintptr_t cost, uintptr_t mean, uintptr_t std,
-                         uintptr_t elites, uintptr_t non_finite, int64_t B, int64_t S, int64_t T, int64_t A,
-                         int64_t elite_count, float momentum, float min_std, int32_t threads) {
-    const CemUpdateArgs a{at<float>(actions), at<float>(cost), at<float>(mean), at<float>(std), at<int64_t>(elites),
-                          at<int64_t>(non_finite), B, S, T, A, elite_count, momentum, min_std, threads};
+  m.def("cem_update", [](const std::string& isa, uintptr_t actions, uintptr_t cost, uintptr_t old_mean,
+                         uintptr_t old_std, uintptr_t mean, uintptr_t std, uintptr_t elites, uintptr_t elite_cost,
+                         uintptr_t non_finite, int64_t B, int64_t S, int64_t T, int64_t A, int64_t elite_count,
+                         double momentum, double min_std, int32_t threads) {
+    const CemUpdateArgs a{at<float>(actions), at<float>(cost), at<float>(old_mean), at<float>(old_std), at<float>(mean),
+                          at<float>(std), at<int64_t>(elites), at<float>(elite_cost), at<int64_t>(non_finite),
+                          B, S, T, A, elite_count, momentum, min_std, threads};
     const Kernels& k = kernels_of(isa);
     py::gil_scoped_release unlocked;
     k.cem_update(a);
