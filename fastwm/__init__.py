@@ -1,3 +1,60 @@
-"""fastwm: JEPA world models and planning in their latent space, at the speed of the hardware."""
+"""fastwm: JEPA world models and planning in their latent space, at the speed of the hardware.
+
+    wm = fastwm.load("runs/demo/model")
+    engine = fastwm.compile(wm)
+    planner = fastwm.Planner(engine, fastwm.CEM(samples=300, elites=30, iterations=30), horizon=5)
+    plan = planner.plan(obs, goal)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# Public names in the order of the data path, and where each lives; imported on first use, so that `import fastwm` is quick.
+_HOMES = {
+    "load": "fastwm.models",
+    "WorldModel": "fastwm.models",
+    "WorldModelConfig": "fastwm.models",
+    "compile": "fastwm.engine.compile",
+    "Engine": "fastwm.engine.engine",
+    "GoalDistance": "fastwm.planning",
+    "ActionPenalty": "fastwm.planning",
+    "Sum": "fastwm.planning",
+    "CEM": "fastwm.planning",
+    "Planner": "fastwm.planning",
+    "Plan": "fastwm.planning",
+    "Agent": "fastwm.planning",
+    "info": "fastwm.engine.backend",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from fastwm.engine.backend import info as info
+    from fastwm.engine.compile import compile as compile
+    from fastwm.engine.engine import Engine as Engine
+    from fastwm.models import WorldModel as WorldModel
+    from fastwm.models import WorldModelConfig as WorldModelConfig
+    from fastwm.models import load as load
+    from fastwm.planning import CEM as CEM
+    from fastwm.planning import ActionPenalty as ActionPenalty
+    from fastwm.planning import Agent as Agent
+    from fastwm.planning import GoalDistance as GoalDistance
+    from fastwm.planning import Plan as Plan
+    from fastwm.planning import Planner as Planner
+    from fastwm.planning import Sum as Sum
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fastwm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

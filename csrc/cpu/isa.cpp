@@ -1,6 +1,8 @@
 // Compiled with baseline flags: the only code that runs before an instruction set is chosen.
 #include "cpu/isa.h"
 
+#include <unistd.h>
+
 #include <cstring>
 
 namespace fastwm {
@@ -60,6 +62,17 @@ const Kernels* find_isa(const char* name) {
   for (int i = 0; i < supported().count; ++i)
     if (std::strcmp(supported().list[i]->isa, name) == 0) return supported().list[i];
   return nullptr;
+}
+
+int64_t l2_bytes() {
+  static const int64_t bytes = [] {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (found > 0) return static_cast<int64_t>(found);
+#endif
+    return int64_t{512} << 10;
+  }();
+  return bytes;
 }
 
 }  // namespace fastwm

@@ -19,5 +19,7 @@ struct Kernels {
 int supported_isas(const Kernels* const** list);
 // The kernels of one instruction set by name, null if this machine or this build lacks it.
 const Kernels* find_isa(const char* name);
+// Bytes of second-level cache of one core, 512 KiB if the system does not say.
+int64_t l2_bytes();
 
 }  // namespace fastwm

@@ -15,17 +15,17 @@ uint16_t to_bfloat16(float x) {
 }  // namespace
 
 size_t packed_size(const PackShape& s) {
-  return static_cast<size_t>(s.out_blocks * s.padded_out() * s.in_blocks * s.padded_in() * s.element());
+  return static_cast<size_t>(s.out_blocks * s.padded_out() * s.in_parts() * s.padded_in() * s.element());
 }
 
 void pack(const PackShape& s, const float* weight, void* packed) {
   std::memset(packed, 0, packed_size(s));
-  const int64_t K = s.in_blocks * s.padded_in(), columns = s.in_blocks * s.in;
+  const int64_t K = s.in_parts() * s.padded_in(), columns = s.in_parts() * s.in;
   for (int64_t ob = 0; ob < s.out_blocks; ++ob)
     for (int64_t o = 0; o < s.out; ++o) {
       const int64_t n = ob * s.padded_out() + o, panel = n / s.panel(), lane = n % s.panel();
       const float* row = weight + (ob * s.out + o) * columns;
-      for (int64_t ib = 0; ib < s.in_blocks; ++ib)
+      for (int64_t ib = 0; ib < s.in_parts(); ++ib)
         for (int64_t i = 0; i < s.in; ++i) {
           const int64_t k = ib * s.padded_in() + i;
           const int64_t at = panel * K * s.panel() + (k / s.group() * s.panel() + lane) * s.group() + k % s.group();

@@ -4,7 +4,7 @@
 //   packed[panel][k / group][column in panel][k % group]
 //
 // A matrix may come in equal blocks of outputs (query, key, value of each head) or inputs (heads): every block is padded
-// with zeros, outputs to whole panels, inputs to whole panels too when there are several blocks, else to whole groups.
+// with zeros to whole panels. Inputs that come in no blocks are padded to whole groups only.
 #pragma once
 #include <cstddef>
 #include "ops.h"
@@ -14,15 +14,16 @@ namespace fastwm {
 struct PackShape {
   int64_t lanes;               // of the instruction set
   int64_t out_blocks, out;     // out: per block
-  int64_t in_blocks, in;       // in: per block
+  int64_t in_blocks, in;       // in: per block; in_blocks 0: no blocks
   DType dtype;
 
   int64_t panel() const { return 2 * lanes; }
   int64_t group() const { return dtype == DType::bfloat16 ? 2 : 1; }
   int64_t element() const { return dtype == DType::bfloat16 ? 2 : 4; }
   int64_t padded_out() const { return (out + panel() - 1) / panel() * panel(); }
+  int64_t in_parts() const { return in_blocks > 0 ? in_blocks : 1; }
   int64_t padded_in() const {
-    const int64_t unit = in_blocks > 1 ? panel() : group();
+    const int64_t unit = in_blocks > 0 ? panel() : group();
     return (in + unit - 1) / unit * unit;
   }
 };

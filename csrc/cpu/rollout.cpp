@@ -1,7 +1,494 @@
-#include "ops.h"
-#include "cpu/simd.h"
+// Batched latent rollouts of an action-conditioned predictor: the model's own sliding-window loop, with nothing done twice.
+//
+// A tile of candidates travels through all steps and layers while its activations stay in L2 and the packed weights stream
+// past. Per step only the tokens that are new are computed:
+//   * while the window grows, keys and values of earlier tokens are kept (`cache`) and one token per candidate is computed;
+//   * once it slides, every token has a new place, so keys and values are made again for the whole window (`keys_values`);
+//   * context frames before the last carry no candidate's action: their keys and values are made once per environment and
+//     once per place of the window (`prefix`), and shared by all candidates;
+//   * in the last layer only the last token asks, and only it passes the MLP and the head;
+//   * every layer's modulation depends on actions alone and is made once per action.
+// Attention runs head by head: a head's queries, keys and values exist for one tile only, its output goes straight into the
+// output projection. A window is at most a few tokens, so scores are plain dot products.
+//
+// Letters as in ops.h; Wp, Dp, Ep: W, D, E padded to whole panels; m: tokens computed per candidate in this step.
+#include "cpu/dense.h"
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
 namespace fastwm::FASTWM_ISA {
-void rollout(const RolloutArgs&) {}
-int64_t rollout_tile(const RolloutArgs&) { return 1; }
-size_t rollout_workspace(const RolloutArgs&) { return 0; }
+namespace {
+
+constexpr int64_t CHUNK = 96;  // rows of actions embedded at one time: enough for the weights to be worth streaming
+constexpr int64_t MAX_TILE = 96;
+
+FASTWM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTWM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Sizes that follow from the arguments.
+struct Sizes {
+  int64_t Wp, Dp, Ep, Cp, head_group, widest, inputs;
+  int64_t growth;     // own tokens that a candidate may have while the window grows
+  int64_t own;        // tokens computed per candidate in one step, at most
+  int64_t prefixes;   // places of the window that still hold shared context tokens
+  int64_t last_start; // first frame of the window of the last step
+
+  explicit Sizes(const RolloutArgs& a) {
+    const Predictor& p = *a.predictor;
+    Wp = padded(p.W), Dp = padded(p.D), Ep = padded(p.E), Cp = padded(p.C);
+    head_group = max(1, min(p.H, HIDDEN / (Dp ? Dp : 1)));
+    widest = max(max(Wp, Ep), max(Cp, padded(p.A)));
+    for (int64_t i = 0; i < p.action_count; ++i) widest = max(widest, padded(p.action[i].out));
+    for (int64_t i = 0; i < p.head_count; ++i) widest = max(widest, padded(p.head[i].out));
+    inputs = p.dynamics == Dynamics::mlp ? padded(p.E + p.C) : max(Wp, Ep);
+    if (p.dynamics == Dynamics::mlp) widest = max(widest, inputs);
+    last_start = max(0, a.K + a.T - 1 - p.window);
+    growth = max(1, min(a.T, p.window - a.K + 1));
+    own = last_start == 0 || p.dynamics == Dynamics::mlp ? 1 : min(p.window, a.T);
+    prefixes = p.dynamics == Dynamics::mlp ? 0 : min(a.K - 1, last_start + 1);
+  }
+  int64_t prefix_tokens(const RolloutArgs& a, int64_t start) const { return max(0, a.K - 1 - start); }
+};
+
+// Hands out consecutive 64-byte aligned pieces; with a null base it only counts.
+struct Arena {
+  char* base;
+  size_t used = 0;
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+    return piece;
+  }
+};
+
+// One worker's buffers. `rows` is candidates x tokens.
+template <class T>
+struct Buffers {
+  float *x, *acc, *query, *keys_values, *cache, *modulation, *latents, *scores, *wide;
+  float* wide_in;  // the same for the action chain, whose inputs stay float32 in every dtype
+  T *input, *heads, *hidden, *chain_in;
+
+  Buffers(Arena& arena, const RolloutArgs& a, const Sizes& s, int64_t tile, int64_t own, int64_t horizon) {
+    const Predictor& p = *a.predictor;
+    const int64_t rows = tile * own;
+    const bool transformer = p.dynamics == Dynamics::transformer;
+    x = arena.take<float>(rows * max(s.Wp, s.Ep));
+    acc = arena.take<float>(rows * max(s.Wp, s.Ep));
+    input = arena.take<T>(rows * s.inputs);
+    query = arena.take<float>(transformer ? rows * s.Dp : 0);
+    keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
+    heads = arena.take<T>(transformer ? rows * s.head_group * s.Dp : 0);
+    hidden = arena.take<T>(rows * HIDDEN);
+    scores = arena.take<float>(round_up(p.window, LANES));
+    cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
+    latents = arena.take<float>(horizon * tile * s.Ep);
+    modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
+    const int64_t chunk = max(CHUNK, tile);
+    wide = arena.take<float>(chunk * s.widest);
+    wide_in = arena.take<float>(chunk * s.widest);
+    chain_in = arena.take<T>(chunk * s.widest);
+  }
+};
+
+// Where the keys and values of this step's own tokens lie: candidate c's token i at base + c * candidate_stride + i * 2 Dp.
+struct KeysValues {
+  float* base;
+  int64_t candidate_stride;
+  int64_t earlier;  // own tokens already there before this step's
+};
+
+template <class T>
+struct Rollout {
+  const RolloutArgs& a;
+  const Predictor& p;
+  const Sizes s;
+  float* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
+
+  // -- actions -> conditioning -> every layer's modulation --------------------------------------------------------------
+
+  // rows actions [rows, A] -> modulation [L][row0 + row][6 Wp] of a store with `stride` rows per layer.
+  void embed_actions(Buffers<T>& w, const float* actions, int64_t rows, int64_t stride) const {
+    const int64_t lda = s.widest;
+    for (int64_t first = 0; first < rows; first += CHUNK) {
+      const int64_t n = min(CHUNK, rows - first);
+      for (int64_t r = 0; r < n; ++r) {
+        float* row = w.wide_in + r * lda;
+        for (int64_t i = 0; i < p.A; ++i) row[i] = actions[(first + r) * p.A + i];
+        for (int64_t i = p.A; i < padded(p.A); ++i) row[i] = 0.0f;
+      }
+      chain<float>(p.action, p.action_count, w.wide_in, lda, n, w.wide, lda);
+      if (p.dynamics == Dynamics::mlp) {
+        for (int64_t r = 0; r < n; ++r)
+          std::memcpy(w.modulation + (first + r) * s.Cp, w.wide + r * lda, sizeof(float) * s.Cp);
+        continue;
+      }
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t i = 0; i < s.Wp; i += PANEL)
+          store(w.chain_in + r * s.Wp + i, silu(load(w.wide + r * lda + i)), silu(load(w.wide + r * lda + i + LANES)));
+      for (int64_t l = 0; l < p.L; ++l) {
+        Dense d = p.layers[l].modulation;
+        d.out = 6 * s.Wp;
+        linear(d, w.chain_in, s.Wp, n, w.modulation + (l * stride + first) * 6 * s.Wp, 6 * s.Wp);
+      }
+    }
+  }
+
+  // -- row passes of a block ---------------------------------------------------------------------------------------------
+
+  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift); the second norm's affine part is in the next weights.
+  void modulated_norm(Buffers<T>& w, const float* modulation, int64_t row) const {
+    const float *x = w.x + row * s.Wp, *shift = modulation, *scale = modulation + s.Wp;
+    float* y = w.wide;  // one row, in L1
+    normalize(x, y, p.W, 1e-6f);
+    for (int64_t i = 0; i < p.W; i += LANES) store(y + i, fma(load(y + i), 1.0f + load(scale + i), load(shift + i)));
+    normalize(y, y, p.W, 1e-5f);
+    if (s.Wp - round_up(p.W, LANES) > 0) store(y + s.Wp - LANES, vf{});
+    convert(y, w.input + row * s.inputs, p.W);
+  }
+
+  void gated_add(Buffers<T>& w, const float* gate, int64_t row, int64_t acc_row) const {
+    float* x = w.x + row * s.Wp;
+    const float* acc = w.acc + acc_row * s.Wp;
+    for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
+  }
+
+  // -- attention over a tiny window --------------------------------------------------------------------------------------
+
+  // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
+  void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
+              float* scores, T* out) const {
+    const int64_t n = shared_count + own_count, step = 2 * s.Dp;
+    auto token = [&](int64_t i) { return i < shared_count ? shared + i * step : own + (i - shared_count) * step; };
+    if (n == 1) return convert(token(0) + s.Dp, out, s.Dp);
+    float highest = -__builtin_inff();
+    for (int64_t i = 0; i < n; ++i) {
+      vf dot{};
+      for (int64_t d = 0; d < s.Dp; d += LANES) dot = fma(load(query + d), load(token(i) + d), dot);
+      scores[i] = sum(dot);
+      highest = scores[i] > highest || scores[i] != scores[i] ? scores[i] : highest;
+    }
+    for (int64_t i = n; i < round_up(n, LANES); ++i) scores[i] = highest;
+    float total = 0;
+    for (int64_t i = 0; i < n; i += LANES) store(scores + i, exp(load(scores + i) - set(highest)));
+    for (int64_t i = 0; i < n; ++i) total += scores[i];
+    const float scale = 1.0f / total;
+    for (int64_t d = 0; d < s.Dp; d += PANEL) {
+      vf low{}, high{};
+      for (int64_t i = 0; i < n; ++i) {
+        const vf weight = set(scores[i] * scale);
+        low = fma(weight, load(token(i) + s.Dp + d), low);
+        high = fma(weight, load(token(i) + s.Dp + d + LANES), high);
+      }
+      store(out + d, low, high);
+    }
+  }
+
+  // -- the layers ----------------------------------------------------------------------------------------------------------
+
+  struct Step {
+    int64_t count, m;         // candidates of the tile, tokens computed for each
+    int64_t first_candidate;  // global index, to find the environment
+    int64_t per_environment;  // candidates per environment
+    int64_t shared;           // prefix tokens before the candidate's own
+    int64_t place;            // which prefix
+    int64_t actions, action;  // actions per candidate in `modulation`; the action of the first token
+    bool keys_only;           // last layer stops at keys and values (prefix)
+    bool growing;             // keys and values go to the cache, after `earlier` older ones
+    int64_t earlier;
+    bool into_prefix;         // keys and values go to the prefix store
+  };
+
+  float* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
+    float* base = prefix_store;
+    for (int64_t i = 0; i < place; ++i) base += p.L * p.H * a.B * s.prefix_tokens(a, i) * 2 * s.Dp;
+    const int64_t tokens = s.prefix_tokens(a, place);
+    return base + ((layer * p.H + head) * a.B + environment) * tokens * 2 * s.Dp;
+  }
+
+  KeysValues keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
+    const int64_t token = 2 * s.Dp;
+    if (t.into_prefix) return {prefix_at(t.place, layer, head, t.first_candidate), t.m * token, 0};
+    if (t.growing)
+      return {w.cache + (layer * p.H + head) * t.count * s.growth * token, s.growth * token, t.earlier};
+    return {w.keys_values, t.m * token, 0};
+  }
+
+  // acc[row of each asking token] = out projection of all heads. Asking: every token, or the last of each candidate.
+  void attention(Buffers<T>& w, const Step& t, int64_t layer, bool last_only) const {
+    const Layer& l = p.layers[layer];
+    const int64_t asking = t.keys_only && last_only ? 0 : last_only ? 1 : t.m;
+    const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp;
+    const T *qkv = static_cast<const T*>(l.qkv.weight), *out = static_cast<const T*>(l.out.weight);
+    const bool lone = t.shared + t.earlier + t.m == 1;  // a window of one token attends to itself: no query needed
+    auto project = [&](const T* rows, int64_t lda, int64_t n, int64_t column, int64_t panels, float* to, int64_t ld) {
+      gemm(
+          rows, lda, n, qkv + column * K, K * PANEL, K, panels,
+          [&](int64_t, int64_t panel, vf& c0, vf& c1) {
+            const float* bias = l.qkv.bias + column + panel * PANEL;
+            c0 = load(bias), c1 = load(bias + LANES);
+          },
+          [&](int64_t row, int64_t panel, vf c0, vf c1) { store(to + row * ld + panel * PANEL, c0, c1); });
+    };
+    for (int64_t first = 0; first < p.H; first += s.head_group) {
+      const int64_t group = min(s.head_group, p.H - first), ldh = group * s.Dp;
+      for (int64_t h = first; h < first + group; ++h) {
+        const KeysValues kv = keys_values_at(w, t, layer, h);
+        project(w.input, s.inputs, t.count * t.m, (3 * h + 1) * s.Dp, 2 * head_panels, kv.base + kv.earlier * token,
+                t.m == 1 ? kv.candidate_stride : token);
+        if (asking == 0) continue;
+        const int64_t skip = t.m - asking;
+        if (!lone)
+          project(w.input + skip * s.inputs, asking == 1 ? t.m * s.inputs : s.inputs, t.count * asking, 3 * h * s.Dp,
+                  head_panels, w.query, s.Dp);
+        for (int64_t c = 0; c < t.count; ++c) {
+          const float* shared =
+              t.shared ? prefix_at(t.place, layer, h, (t.first_candidate + c) / t.per_environment) : nullptr;
+          for (int64_t j = 0; j < asking; ++j) {
+            const int64_t row = c * asking + j;
+            attend(w.query + row * s.Dp, shared, t.shared, kv.base + c * kv.candidate_stride, kv.earlier + skip + j + 1,
+                   w.scores, w.heads + row * ldh + (h - first) * s.Dp);
+          }
+        }
+      }
+      if (asking == 0) continue;
+      gemm(
+          w.heads, ldh, t.count * asking, out + first * s.Dp * PANEL, p.H * s.Dp * PANEL, ldh, s.Wp / PANEL,
+          [&](int64_t row, int64_t panel, vf& c0, vf& c1) {
+            const float* from = first == 0 ? l.out.bias + panel * PANEL : w.acc + row * s.Wp + panel * PANEL;
+            c0 = load(from), c1 = load(from + LANES);
+          },
+          [&](int64_t row, int64_t panel, vf c0, vf c1) { store(w.acc + row * s.Wp + panel * PANEL, c0, c1); });
+    }
+  }
+
+  // x [count * m, Wp] through all layers; afterwards rows [0, count) of x are the last tokens.
+  void layers(Buffers<T>& w, const Step& t) const {
+    for (int64_t l = 0; l < p.L; ++l) {
+      const bool last = l + 1 == p.L;
+      auto modulation = [&](int64_t c, int64_t j) {
+        return w.modulation + ((l * t.count + c) * t.actions + t.action + j) * 6 * s.Wp;
+      };
+      for (int64_t c = 0; c < t.count; ++c)
+        for (int64_t j = 0; j < t.m; ++j) modulated_norm(w, modulation(c, j), c * t.m + j);
+      attention(w, t, l, last);
+      if (last && t.keys_only) return;
+      const int64_t kept = last ? 1 : t.m, skip = t.m - kept;
+      if (skip)
+        for (int64_t c = 0; c < t.count; ++c)
+          std::memmove(w.x + c * s.Wp, w.x + (c * t.m + skip) * s.Wp, sizeof(float) * s.Wp);
+      for (int64_t c = 0; c < t.count; ++c)
+        for (int64_t j = 0; j < kept; ++j) {
+          const float* m = modulation(c, skip + j);
+          const int64_t row = c * kept + j;
+          gated_add(w, m + 2 * s.Wp, row, row);
+          modulated_norm(w, m + 3 * s.Wp, row);
+        }
+      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input, s.inputs, t.count * kept, w.hidden, w.acc, s.Wp);
+      for (int64_t c = 0; c < t.count; ++c)
+        for (int64_t j = 0; j < kept; ++j) gated_add(w, modulation(c, skip + j) + 5 * s.Wp, c * kept + j, c * kept + j);
+    }
+  }
+
+  // x[row] = input projection of (latent + position). latent: [E].
+  void token(Buffers<T>& w, int64_t row, const float* latent, int64_t place) const {
+    float* x = w.x + row * (p.input.weight ? s.Ep : s.Wp);
+    const int64_t width = p.input.weight ? s.Ep : s.Wp;
+    const float* position = p.position + place * p.E;
+    for (int64_t i = 0; i < p.E; ++i) x[i] = latent[i] + position[i];
+    for (int64_t i = p.E; i < width; ++i) x[i] = 0.0f;
+  }
+  void project_tokens(Buffers<T>& w, int64_t rows) const {
+    if (!p.input.weight) return;
+    for (int64_t r = 0; r < rows; ++r) convert(w.x + r * s.Ep, w.input + r * s.inputs, p.E);
+    linear(p.input, w.input, s.inputs, rows, w.x, s.Wp);
+  }
+
+  // next [count, Ep] = (last) + head(rows of `input`)
+  void head(Buffers<T>& w, int64_t count, float* next) const {
+    const Dense* d = p.head;
+    int64_t n = p.head_count;
+    const bool fuse = n >= 2 && !d[n - 2].norm_gain && d[n - 2].activation != Activation::none &&
+                      !d[n - 1].norm_gain && d[n - 1].activation == Activation::none;
+    const T* in = w.input;
+    int64_t ld = s.inputs;
+    if (n > (fuse ? 2 : 0)) {
+      for (int64_t r = 0; r < count; ++r)
+        std::memcpy(w.chain_in + r * s.widest, w.input + r * s.inputs, sizeof(T) * s.inputs);
+      const int64_t plain = fuse ? n - 2 : n;
+      chain(d, plain, w.chain_in, s.widest, count, w.wide, s.widest);
+      if (!fuse) {
+        for (int64_t r = 0; r < count; ++r) std::memcpy(next + r * s.Ep, w.wide + r * s.widest, sizeof(float) * s.Ep);
+        return;
+      }
+      for (int64_t r = 0; r < count; ++r) convert(w.wide + r * s.widest, w.chain_in + r * s.widest, d[plain - 1].out);
+      in = w.chain_in, ld = s.widest;
+    }
+    fused_mlp(d[n - 2], d[n - 1], in, ld, count, w.hidden, next, s.Ep);
+  }
+
+  // -- one tile ------------------------------------------------------------------------------------------------------------
+
+  const float* latent(const Buffers<T>& w, int64_t count, int64_t first, int64_t c, int64_t frame) const {
+    if (frame < a.K) return a.context + ((first + c) / a.S * a.K + frame) * p.E;
+    return w.latents + ((frame - a.K) * count + c) * s.Ep;
+  }
+
+  void predict(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
+    const int64_t start = max(0, a.K + t - p.window);
+    Step step{};
+    step.count = count, step.first_candidate = first, step.per_environment = a.S, step.actions = a.T;
+    step.shared = s.prefix_tokens(a, start), step.place = start;
+    step.growing = a.K + t <= p.window;
+    step.m = step.growing ? 1 : a.K + t - start - step.shared;
+    step.earlier = step.growing ? t : 0;
+    const int64_t frame = a.K + t - step.m;  // of the first token computed
+    step.action = frame - (a.K - 1);
+    for (int64_t c = 0; c < count; ++c)
+      for (int64_t j = 0; j < step.m; ++j)
+        token(w, c * step.m + j, latent(w, count, first, c, frame + j), frame + j - start);
+    project_tokens(w, count * step.m);
+    layers(w, step);
+
+    float* next = w.latents + t * count * s.Ep;
+    for (int64_t c = 0; c < count; ++c) {
+      float* row = p.head_count ? w.wide : next + c * s.Ep;
+      normalize(w.x + c * s.Wp, row, p.W, 1e-5f);
+      for (int64_t i = 0; i < p.W; i += LANES) store(row + i, fma(load(row + i), load(p.norm_gain + i), load(p.norm_bias + i)));
+      if (s.Wp - round_up(p.W, LANES) > 0) store(row + s.Wp - LANES, vf{});
+      if (p.head_count) convert(row, w.input + c * s.inputs, p.W);
+    }
+    if (p.head_count) head(w, count, next);
+    finish_step(w, first, count, t);
+  }
+
+  void predict_mlp(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
+    for (int64_t c = 0; c < count; ++c) {
+      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.modulation + (c * a.T + t) * s.Cp;
+      float* row = w.wide;
+      for (int64_t i = 0; i < p.E; ++i) row[i] = z[i];
+      for (int64_t i = 0; i < p.C; ++i) row[p.E + i] = cond[i];
+      for (int64_t i = p.E + p.C; i < s.inputs; ++i) row[i] = 0.0f;
+      convert(row, w.input + c * s.inputs, s.inputs);
+    }
+    head(w, count, w.latents + t * count * s.Ep);
+    finish_step(w, first, count, t);
+  }
+
+  // Residual output, and the latents that the caller keeps.
+  void finish_step(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
+    for (int64_t c = 0; c < count; ++c) {
+      float* next = w.latents + (t * count + c) * s.Ep;
+      if (p.residual) {
+        const float* last = latent(w, count, first, c, a.K + t - 1);
+        for (int64_t i = 0; i < p.E; ++i) next[i] += last[i];
+      }
+      if (a.keep_all)
+        std::memcpy(a.latents + ((first + c) * a.T + t) * p.E, next, sizeof(float) * p.E);
+      else if (t + 1 == a.T)
+        std::memcpy(a.latents + (first + c) * p.E, next, sizeof(float) * p.E);
+    }
+  }
+
+  void tile(Buffers<T>& w, int64_t first, int64_t count) const {
+    embed_actions(w, a.actions + first * a.T * p.A, count * a.T, count * a.T);
+    for (int64_t t = 0; t < a.T; ++t)
+      if (p.dynamics == Dynamics::mlp)
+        predict_mlp(w, first, count, t);
+      else
+        predict(w, first, count, t);
+  }
+
+  // Keys and values of the shared context tokens of `count` environments, for every place of the window.
+  void prefix(Buffers<T>& w, int64_t first, int64_t count) const {
+    embed_actions(w, a.past_actions + first * (a.K - 1) * p.A, count * (a.K - 1), count * (a.K - 1));
+    for (int64_t start = 0; start < s.prefixes; ++start) {
+      Step step{};
+      step.count = count, step.m = s.prefix_tokens(a, start), step.first_candidate = first, step.place = start;
+      step.actions = a.K - 1, step.action = start, step.keys_only = step.into_prefix = true;
+      for (int64_t c = 0; c < count; ++c)
+        for (int64_t j = 0; j < step.m; ++j)
+          token(w, c * step.m + j, a.context + ((first + c) * a.K + start + j) * p.E, j);
+      project_tokens(w, count * step.m);
+      layers(w, step);
+    }
+  }
+};
+
+// The memory of one call: the prefix store, then one slab per worker that is large enough for tiles and for prefixes.
+template <class T>
+struct Plan {
+  Sizes s;
+  int64_t prefix_tile;
+  size_t prefix_bytes, slab;
+
+  explicit Plan(const RolloutArgs& a) : s(a), prefix_tile(min(a.B, max(1, a.tile / max(1, a.K - 1)))) {
+    Arena store{nullptr};
+    for (int64_t start = 0; start < s.prefixes; ++start)
+      store.take<float>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
+    prefix_bytes = store.used;
+    Arena tiles{nullptr}, prefixes{nullptr};
+    Buffers<T>(tiles, a, s, a.tile, s.own, a.T);
+    if (s.prefixes) Buffers<T>(prefixes, a, s, prefix_tile, a.K - 1, a.K - 1);
+    slab = tiles.used > prefixes.used ? tiles.used : prefixes.used;
+  }
+  size_t bytes(const RolloutArgs& a) const { return prefix_bytes + slab * static_cast<size_t>(a.threads); }
+};
+
+template <class T>
+struct Job {
+  const RolloutArgs& a;
+  const Plan<T> plan;
+  const Rollout<T> rollout;
+
+  explicit Job(const RolloutArgs& args)
+      : a(args), plan(args), rollout{args, *args.predictor, plan.s, static_cast<float*>(args.workspace)} {}
+
+  Arena worker(int32_t index) const { return {static_cast<char*>(a.workspace) + plan.prefix_bytes + plan.slab * index}; }
+
+  static void prefix(void* context, int64_t i, int32_t worker) {
+    const Job& job = *static_cast<Job*>(context);
+    Arena arena = job.worker(worker);
+    const int64_t size = job.plan.prefix_tile;
+    Buffers<T> w(arena, job.a, job.plan.s, size, job.a.K - 1, job.a.K - 1);
+    job.rollout.prefix(w, i * size, min(size, job.a.B - i * size));
+  }
+  static void tile(void* context, int64_t i, int32_t worker) {
+    const Job& job = *static_cast<Job*>(context);
+    Arena arena = job.worker(worker);
+    Buffers<T> w(arena, job.a, job.plan.s, job.a.tile, job.plan.s.own, job.a.T);
+    job.rollout.tile(w, i * job.a.tile, min(job.a.tile, job.a.B * job.a.S - i * job.a.tile));
+  }
+  void run() {
+    if (plan.s.prefixes) parallel_for((a.B + plan.prefix_tile - 1) / plan.prefix_tile, a.threads, prefix, this);
+    parallel_for((a.B * a.S + a.tile - 1) / a.tile, a.threads, tile, this);
+  }
+};
+
+}  // namespace
+
+// As many candidates as keep their activations in two thirds of L2, shared out evenly among the threads.
+int64_t rollout_tile(const RolloutArgs& a) {
+  const Predictor& p = *a.predictor;
+  const Sizes s(a);
+  const int64_t element = p.dtype == DType::bfloat16 ? 2 : 4;
+  const int64_t row = 8 * max(s.Wp, s.Ep) + 12 * s.Dp + element * (s.inputs + HIDDEN + s.head_group * s.Dp);
+  const int64_t fits = max(MAX_ROWS, min(MAX_TILE, l2_bytes() * 2 / 3 / (row * s.own)));
+  const int64_t candidates = a.B * a.S;
+  int64_t tiles = (candidates + fits - 1) / fits;
+  if (candidates >= a.threads * MAX_ROWS) tiles = round_up(tiles, a.threads);
+  return (candidates + tiles - 1) / tiles;
 }
+
+size_t rollout_workspace(const RolloutArgs& a) {
+  return a.predictor->dtype == DType::bfloat16 ? Plan<bf16>(a).bytes(a) : Plan<float>(a).bytes(a);
+}
+
+void rollout(const RolloutArgs& a) {
+  if (a.predictor->dtype == DType::bfloat16)
+    Job<bf16>(a).run();
+  else
+    Job<float>(a).run();
+}
+
+}  // namespace fastwm::FASTWM_ISA

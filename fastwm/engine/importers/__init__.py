@@ -1,0 +1,27 @@
+"""Importers: a module in, (spec, encoder) out. One file per family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from fastwm.engine.engine import Imported
+
+
+def import_model(model: nn.Module) -> Imported:
+    """The importer that knows this model. Raises TypeError, listing what is known, if none does."""
+    from fastwm.engine.importers import lewm, own
+    from fastwm.models import WorldModel
+
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+    if isinstance(model, WorldModel):
+        return own.import_world_model(model)
+    if lewm.is_lewm(model):
+        return lewm.import_lewm(model)
+    raise TypeError(
+        f"model is {type(model).__module__}.{type(model).__name__}, which no importer knows; "
+        "known are fastwm.models.WorldModel and stable-worldmodel's LeWM"
+    )

@@ -1,0 +1,126 @@
+"""The engine: a model's encoder, and its predictor compiled for this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastwm.engine.pack import PackedPredictor
+from fastwm.engine.spec import PredictorSpec
+from fastwm.ops.rollout import check_rollout, packed_rollout
+from fastwm.reference.rollout import rollout as reference_rollout
+
+
+@dataclasses.dataclass
+class Imported:
+    """What an importer makes of a model.
+
+    encode: one observation -> one latent [E], in the model's own dtype and device; called frame by frame, so that a latent
+    does not depend on what else is encoded with it. observation: shape and dtype that encode takes, for messages.
+    """
+
+    spec: PredictorSpec
+    encode: Callable[[Tensor], Tensor]
+    observation: tuple[tuple[int | None, ...], torch.dtype]
+    action_mean: Tensor  # [A] environment units
+    action_std: Tensor  # [A]
+    family: str
+
+
+class Engine:
+    """Made by `fastwm.compile`. Safe to use from several threads at once; results are the same bits for every number of
+    threads, every B and every place of a candidate in the batch.
+
+    Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
+    """
+
+    def __init__(self, imported: Imported, *, backend: str, dtype: str, threads: int, isa: str, why: dict[str, str]) -> None:
+        self.spec = imported.spec
+        self.backend, self.dtype, self.threads = backend, dtype, threads
+        self.embed_dim, self.action_dim = imported.spec.embed_dim, imported.spec.action_dim
+        self.window = imported.spec.window
+        self.action_mean, self.action_std = imported.action_mean, imported.action_std
+        self._imported, self._why, self._isa = imported, why, isa
+        self._packed = PackedPredictor(imported.spec, dtype=dtype, isa=isa) if backend == "cpu" else None
+
+    @torch.inference_mode()
+    def encode(self, obs: Tensor | np.ndarray) -> Tensor:
+        """Latents of observations: [...] or [B, ...] or [B, K, ...] -> [B, K, E] float32 (B and K are 1 where left out).
+
+        `...` is one observation of the model: uint8 [size, size, 3] for fastwm's models, float [3, height, width], normalised as
+        in training, for stable-worldmodel's. Raises TypeError or ValueError for another dtype or shape, or numbers that are not finite.
+        """
+        shape, dtype = self._imported.observation
+        expected = f"{str(dtype).removeprefix('torch.')} [B, K, {', '.join('any' if n is None else str(n) for n in shape)}]"
+        if isinstance(obs, np.ndarray):
+            obs = torch.from_numpy(np.ascontiguousarray(obs))
+        if not isinstance(obs, Tensor):
+            raise TypeError(f"obs is {type(obs).__name__}, expected a tensor or array {expected}")
+        if obs.dtype != dtype:
+            raise TypeError(f"obs is {str(obs.dtype).removeprefix('torch.')}, expected {expected}")
+        leading = obs.ndim - len(shape)
+        if not 0 <= leading <= 2 or any(n not in (None, m) for n, m in zip(shape, obs.shape[leading:], strict=True)):
+            raise ValueError(f"obs has shape {tuple(obs.shape)}, expected {expected} (B and K may be left out)")
+        if obs.is_floating_point() and not torch.isfinite(obs).all():
+            raise ValueError("obs holds numbers that are not finite")
+        while obs.ndim < len(shape) + 2:
+            obs = obs[None] if obs.ndim == len(shape) else obs[:, None]
+        B, K = obs.shape[:2]
+        if B == 0 or K == 0:
+            raise ValueError(f"obs has shape {tuple(obs.shape)}, expected at least one frame")
+        latents = [self._imported.encode(frame) for frame in obs.flatten(0, 1)]
+        return torch.stack(latents).to("cpu", torch.float32).view(B, K, self.embed_dim)
+
+    @torch.inference_mode()
+    def rollout(
+        self,
+        context: Tensor,
+        actions: Tensor,
+        past_actions: Tensor | None = None,
+        *,
+        keep: Literal["last", "all"] = "last",
+    ) -> Tensor:
+        """Predicted latents after each candidate's actions: [B, S, E] after the last block, or [B, S, T, E] with keep="all".
+
+        context [B, K, E]: latents of the last K frames, 1 <= K <= window. actions [B, S, T, A] in environment units.
+        past_actions [B, K-1, A]: blocks executed between the context frames, needed when K > 1. All float32 on the CPU.
+        Equal to the model's own sliding-window rollout within the dtype's tolerance.
+        Raises TypeError or ValueError, naming the argument, before any work.
+        """
+        if keep not in ("last", "all"):
+            raise ValueError(f"keep is {keep!r}, expected 'last' or 'all'")
+        past = check_rollout(self.spec, context, actions, past_actions)
+        if self._packed is None:
+            latents = reference_rollout(self.spec, context, actions, past)
+            return latents if keep == "all" else latents[:, :, -1]
+        return packed_rollout(self._packed, context, actions, past, keep_all=keep == "all", threads=self.threads)
+
+    def info(self) -> dict:
+        """What runs and why: backend, instruction set, dtype, threads, sizes, weight bytes, ranking gate."""
+        spec = self.spec
+        weights = self._packed.weight_bytes if self._packed else 0
+        return {
+            "model": self._imported.family,
+            "backend": self.backend,
+            "isa": self._isa,
+            "dtype": self.dtype,
+            "threads": self.threads,
+            "weight_bytes": weights,
+            "dynamics": spec.dynamics,
+            "embed_dim": spec.embed_dim,
+            "action_dim": spec.action_dim,
+            "window": spec.window,
+            "layers": len(spec.layers),
+            "why": dict(self._why),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Engine({self._imported.family}, backend={self.backend!r}, isa={self._isa!r}, dtype={self.dtype!r}, "
+            f"threads={self.threads})"
+        )

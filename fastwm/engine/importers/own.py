@@ -1,0 +1,84 @@
+"""fastwm.models.WorldModel -> spec and encoder."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from fastwm.engine.engine import Imported
+from fastwm.engine.importers import parts
+from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine, fold_linear
+from fastwm.models import AdaLNPredictor, MLPPredictor, WorldModel
+
+
+def import_world_model(model: WorldModel) -> Imported:
+    """A copy of the model's encoder, and its predictor as data."""
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    size = model.config.image_size
+    return Imported(
+        spec=predictor_spec(frozen),
+        encode=frozen.encode,
+        observation=((size, size, 3), torch.uint8),
+        action_mean=parts.weight(model.action_mean),
+        action_std=parts.weight(model.action_std),
+        family="fastwm.WorldModel",
+    )
+
+
+def predictor_spec(model: WorldModel) -> PredictorSpec:
+    """The predictor of a WorldModel as data, its action normalisation folded into the first Linear."""
+    config = model.config
+    first, activation, second = model.action_encoder
+    parts.expect(activation, nn.SiLU, "action_encoder[1]")
+    mean, std = model.action_mean.double().cpu(), model.action_std.double().cpu()
+    action = [
+        fold_input_affine(parts.dense(first, "silu"), 1 / std, -mean / std),
+        parts.dense(second),
+    ]
+    predictor = model.predictor
+    if isinstance(predictor, MLPPredictor):
+        head = [
+            parts.dense(predictor.fc1, "silu", norm=parts.layer_norm(predictor.norm1)),
+            parts.dense(predictor.fc2, "silu", norm=parts.layer_norm(predictor.norm2)),
+            parts.dense(predictor.fc3),
+        ]
+        return PredictorSpec(
+            "mlp", config.embed_dim, config.action_dim, True, action, head, window=config.window
+        ).validate()
+    parts.expect(predictor, AdaLNPredictor, "predictor")
+    if not isinstance(predictor.cond_proj, nn.Identity):
+        action[-1] = fold_linear(action[-1], parts.dense(predictor.cond_proj))
+    head: list[Dense] = []
+    if not isinstance(predictor.output_proj, nn.Identity):
+        head.append(parts.dense(predictor.output_proj))
+    head += [parts.dense(model.pred_proj.fc1, "gelu", batch_norm=model.pred_proj.norm), parts.dense(model.pred_proj.fc2)]
+    if len(head) == 3:  # a plain Linear before a Linear is one Linear
+        head = [fold_linear(head[0], head[1]), head[2]]
+    return PredictorSpec(
+        dynamics="transformer",
+        embed_dim=config.embed_dim,
+        action_dim=config.action_dim,
+        residual=config.residual,
+        action=action,
+        head=head,
+        window=config.window,
+        heads=config.heads,
+        head_dim=config.head_dim,
+        position=parts.weight(predictor.position),
+        input=None if isinstance(predictor.input_proj, nn.Identity) else parts.dense(predictor.input_proj),
+        layers=[
+            Layer(
+                modulation=parts.dense(block.modulation[1]),
+                attention_norm=parts.layer_norm(block.attention.norm),
+                qkv=parts.dense(block.attention.qkv),
+                out=parts.dense(block.attention.out),
+                mlp_norm=parts.layer_norm(block.mlp.norm),
+                fc1=parts.dense(block.mlp.fc1, "gelu"),
+                fc2=parts.dense(block.mlp.fc2),
+            )
+            for block in predictor.blocks
+        ],
+        norm=parts.layer_norm(predictor.norm),
+    ).validate()
