@@ -6,6 +6,8 @@ from fastwm.models.heads import Projector
 from fastwm.models.predictor import AdaLNPredictor, MLPPredictor
 from fastwm.models.world_model import WorldModel
 
+load = WorldModel.load
+
 __all__ = [
     "CONFIG_VERSION",
     "AdaLNPredictor",
@@ -15,4 +17,5 @@ __all__ = [
     "ViTEncoder",
     "WorldModel",
     "WorldModelConfig",
+    "load",
 ]
