@@ -1,0 +1,74 @@
+"""What every door asks of its arguments, and which kernels serve them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fastwm.engine import backend
+
+
+def tensor(name: str, value: object, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype = torch.float32) -> None:
+    """Raise unless `value` is a tensor of this shape and dtype on the device of `like`, with no gradient to carry."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor")
+    if value.dtype != dtype:
+        raise TypeError(f"{name} is {value.dtype}, expected {dtype}")
+    if tuple(value.shape) != tuple(shape):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+    if value.device != like.device:
+        raise ValueError(f"{name} is on {value.device}, expected {like.device}")
+
+
+def rank(name: str, value: object, letters: str) -> Tensor:
+    """`value` if it is a tensor with one non-empty dimension for each of `letters`, for example "B T A"."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor")
+    if value.dim() != len(letters.split()) or 0 in value.shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected [{letters.replace(' ', ', ')}], none of them 0")
+    return value
+
+
+def integer(name: str, value: int, low: int, high: int) -> None:
+    """Raise unless low <= value < high."""
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected an integer")
+    if not low <= value < high:
+        raise ValueError(f"{name} is {value}, expected {low} <= {name} < {high}")
+
+
+def number(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise unless low <= value < high."""
+    if not isinstance(value, (float, int)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected a number")
+    if not low <= value < high:
+        raise ValueError(f"{name} is {value}, expected {low} <= {name} < {high}")
+
+
+def choice(name: str, value: str, allowed: tuple[str, ...]) -> int:
+    """The place of `value` among `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, expected one of {allowed}")
+    return allowed.index(value)
+
+
+def kernels_for(device: torch.device, isa: str | None) -> str | None:
+    """The instruction set whose kernels run, or None for the PyTorch reference.
+
+    An instruction set asked for by name is used or refused; else tensors on the CPU get the best one, unless the backend is
+    torch.
+    """
+    if isa is not None:
+        if device.type != "cpu":
+            raise ValueError(f"isa is {isa!r} but the tensors are on {device}, expected them on the cpu")
+        return isa
+    if device.type != "cpu" or backend.backend() == "torch":
+        return None
+    return backend.isa()
+
+
+def address(value: Tensor | None) -> int:
+    """Where a contiguous tensor starts, 0 for None."""
+    return 0 if value is None else value.data_ptr()

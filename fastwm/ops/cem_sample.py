@@ -1,0 +1,85 @@
+"""Candidate actions drawn around the current mean, from counters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastwm import reference
+from fastwm.engine.backend import cpu_module
+from fastwm.ops import _check
+from fastwm.ops._register import op
+
+
+def cem_sample(
+    mean: Tensor,
+    std: Tensor,
+    samples: int,
+    seed: int,
+    iteration: int,
+    *,
+    stream: Tensor | None = None,
+    noise: Tensor | None = None,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+    correlation: float = 0.0,
+    threads: int = 1,
+    isa: str | None = None,
+) -> Tensor:
+    """actions [B, S, T, A] = clip(mean + std * noise); candidate 0 is clip(mean).
+
+    The noise is standard normal and a function of (seed, iteration, stream[b], s, t, a) alone: the same bits on every
+    instruction set, thread count and batch split, and in the PyTorch reference. No gradient flows.
+
+    mean, std: float32 [B, T, A]. seed: 0 .. 2^63-1. iteration: 0 .. 2^32-1.
+    stream: int64 [B] below 2^32, the random stream of each environment; None is 0 .. B-1.
+    noise: float32 [B, S, T, A] draws used instead. low, high: float32 [A] or [T, A].
+    correlation: r of the AR(1) process n_t = r n_(t-1) + sqrt(1 - r^2) e_t over T, 0 <= r < 1; also applied to `noise`.
+    Raises TypeError or ValueError naming the argument.
+    """
+    return _cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa)
+
+
+def _check_arguments(mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa):  # type: ignore[no-untyped-def]
+    B, T, A = _check.rank("mean", mean, "B T A").shape
+    _check.tensor("mean", mean, (B, T, A), mean)
+    _check.tensor("std", std, (B, T, A), mean)
+    _check.integer("samples", samples, 1, 2**31)
+    _check.integer("seed", seed, 0, 2**63)
+    _check.integer("iteration", iteration, 0, 2**32)
+    if stream is not None:
+        _check.tensor("stream", stream, (B,), mean, torch.int64)
+    if noise is not None:
+        _check.tensor("noise", noise, (B, samples, T, A), mean)
+    for name, bound in (("low", low), ("high", high)):
+        if bound is not None:
+            _check.tensor(name, bound, (A,) if bound.dim() == 1 else (T, A), mean)
+    _check.number("correlation", correlation, 0.0, 1.0)
+    _check.integer("threads", threads, 1, 1025)
+    return mean.new_empty(B, samples, T, A)
+
+
+@op(
+    "cem_sample(Tensor mean, Tensor std, SymInt samples, SymInt seed, SymInt iteration, Tensor? stream, Tensor? noise, "
+    "Tensor? low, Tensor? high, float correlation, int threads, str? isa) -> Tensor",
+    fake=_check_arguments,
+)
+def _cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa):  # type: ignore[no-untyped-def]
+    actions = _check_arguments(
+        mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa
+    )
+    kernels = _check.kernels_for(mean.device, isa)
+    if kernels is None:
+        return reference.cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, correlation)
+    B, S, T, A = actions.shape
+    mean, std = mean.contiguous(), std.contiguous()
+    stream = None if stream is None else stream.contiguous()
+    noise = None if noise is None else noise.contiguous()
+    low = None if low is None else low.expand(T, A).contiguous()
+    high = None if high is None else high.expand(T, A).contiguous()
+    cpu_module().cem_sample(
+        kernels,
+        *map(_check.address, (mean, std, noise, stream, low, high, actions)),
+        *(B, S, T, A, seed, iteration, correlation, threads),
+    )
+    return actions
