@@ -1,0 +1,101 @@
+# Everything a developer or CI runs. Each target sets up what it needs; a repeated run only does what changed.
+#   make demo    train a world model from pixels and plan with it        make test    all tests but the peers'
+# An install is editable: edits of Python files count at once, edits of C++ files on the next `make`.
+
+PYTHON ?= python3
+# The one place that names the torch to develop with: a plain `torch` may bring gigabytes of CUDA. The library takes any torch
+# that pyproject.toml allows. The peers' torch is the one that torchvision's wheels on the package index are built for.
+TORCH ?= torch==2.13.0
+PEERS_TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+VENV := .venv
+PEERS := .venv-peers
+WHEEL := .venv-wheel
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt fastwm/__init__.py $(wildcard csrc/*.h csrc/*/*)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help install demo test test-peers test-wheel lint format wheel bench clean
+
+help:
+	@echo 'make demo        train a world model from pixels, plan with it, write runs/demo/report.html'
+	@echo 'make test        all tests but the peers (PYTEST_ARGS="-k rollout" for some)'
+	@echo 'make test-peers  parity with stable-worldmodel, in an environment of its own (gigabytes)'
+	@echo 'make test-wheel  build a wheel, install it in a clean environment without a compiler, run it'
+	@echo 'make lint        ruff, mypy, clang-format; `make format` rewrites'
+	@echo 'make bench       measure (BENCH_ARGS="--quick" for a look)'
+	@echo 'make wheel       dist/fastwm-*.whl'
+	@echo 'make install     .venv alone        make clean   remove environments and build outputs'
+
+install: $(VENV)/installed
+
+demo: $(VENV)/installed
+	$(BIN)/fastwm demo
+
+test: $(VENV)/installed
+	$(BIN)/pytest -m "not peers" $(PYTEST_ARGS)
+
+test-peers: $(PEERS)/installed
+	$(PEERS)/bin/pytest -m peers tests/peers $(PYTEST_ARGS)
+
+lint: $(VENV)/linters
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+
+format: $(VENV)/linters
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+
+bench: $(VENV)/installed
+	$(BIN)/python -m bench.run $(BENCH_ARGS)
+
+wheel: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls -l dist
+
+# A compiler that fails proves that none is used.
+test-wheel: wheel $(VENV)/linters
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python $(PIP_INSTALL) $(TORCH)
+	CC=false CXX=false $(WHEEL)/bin/python $(PIP_INSTALL) --only-binary :all: pytest dist/*.whl
+	$(WHEEL)/bin/fastwm info
+	$(WHEEL)/bin/pytest tests/test_wheel.py
+	$(BIN)/auditwheel show dist/*.whl
+	rm -rf $(WHEEL)
+
+clean:
+	rm -rf $(VENV) $(PEERS) $(WHEEL) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# ---- environments: a file in each says what was installed, and when ---------------------------------------------------
+
+$(VENV)/torch: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "fastwm needs Python 3.10 or newer")'
+	@command -v $${CXX:-c++} >/dev/null || { echo 'fastwm needs a C++17 compiler: install g++ or clang++' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP_INSTALL) $(TORCH) $(BUILD_TOOLS)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch $(SOURCES)
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+$(VENV)/linters: $(VENV)/installed
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,lint]'
+	@touch $@
+
+$(PEERS)/torch: Makefile
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python $(PIP_INSTALL) $(PEERS_TORCH) $(BUILD_TOOLS)
+	@touch $@
+
+$(PEERS)/installed: $(PEERS)/torch $(SOURCES)
+	$(PEERS)/bin/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,peers]'
+	@touch $@
