@@ -1,9 +1,9 @@
 """fastwm: JEPA world models and planning in their latent space, at the speed of the hardware.
 
-    wm = fastwm.load("runs/demo/model")
-    engine = fastwm.compile(wm)
-    planner = fastwm.Planner(engine, fastwm.CEM(samples=300, elites=30, iterations=30), horizon=5)
-    plan = planner.plan(obs, goal)
+wm = fastwm.load("runs/demo/model")
+engine = fastwm.compile(wm)
+planner = fastwm.Planner(engine, fastwm.CEM(samples=300, elites=30, iterations=30), horizon=5)
+plan = planner.plan(obs, goal)
 """
 
 from __future__ import annotations

@@ -81,7 +81,9 @@ def check_threads(threads: int | None) -> int:
     if threads is None:
         return default_threads()
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise ValueError(f"threads is {threads!r}, expected an integer from 1 to 1024, or None for all processors")
+        raise ValueError(
+            f"threads is {threads!r}, expected an integer from 1 to 1024, or None for all processors"
+        )
     return threads
 
 
@@ -89,7 +91,11 @@ def info() -> dict:
     """What runs here: fastwm and torch versions, backend, instruction sets, threads, processor."""
     import fastwm
 
-    found: dict = {"fastwm": fastwm.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    found: dict = {
+        "fastwm": fastwm.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
     found["backend"] = backend()
     try:
         found["isa"] = isa()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from torch import nn
@@ -9,7 +10,8 @@ from torch import nn
 from fastwm.engine import backend as backends
 from fastwm.engine.engine import Engine, Imported
 from fastwm.engine.importers import import_model
-from fastwm.engine.pack import DTYPES
+from fastwm.engine.pack import DTYPES, PackedPredictor
+from fastwm.engine.ranking import measure
 
 
 def compile(
@@ -23,7 +25,8 @@ def compile(
 
     model: a fastwm WorldModel, or a stable-worldmodel LeWM (PyPI release or main branch).
     backend: "cpu" (C++ kernels), "torch" (the reference in PyTorch), or "auto".
-    dtype: of weights and matrix products; sums, norms and residuals are float32 in every dtype. "auto" is float32.
+    dtype: of weights and matrix products; sums, norms and residuals are float32 in every dtype. "auto" is bfloat16 where the
+        processor multiplies it and the ranking gate (fastwm/engine/ranking.py) passes, else float32.
     threads: of the engine's own pool; None for every processor that this process may use.
 
     Raises ValueError for a model that cannot be represented, and for a backend or dtype asked for by name that cannot run.
@@ -32,15 +35,41 @@ def compile(
         raise ValueError(f"dtype is {dtype!r}, expected one of {('auto', *DTYPES)}")
     threads = backends.check_threads(threads)
     chosen = backends.backend(backend)
-    why = {"backend": "asked for" if backend != "auto" else "the fastest here" if chosen == "cpu" else "no compiled module"}
-    isa = backends.isa() if chosen == "cpu" else "none"
-    why["isa"] = "the best of " + ", ".join(backends.isas()) if chosen == "cpu" else "PyTorch chooses"
-    if dtype == "auto":
-        why["dtype"] = "float32: a narrower dtype is not chosen unasked before its ranking of candidates is measured"
-        dtype = "float32"
-    else:
-        why["dtype"] = "asked for"
-    if chosen == "torch" and dtype != "float32":
-        raise ValueError(f"dtype is {dtype!r}, expected 'float32' with backend 'torch', the reference")
     imported = model if isinstance(model, Imported) else import_model(model)
-    return Engine(imported, backend=chosen, dtype=dtype, threads=threads, isa=isa, why=why)
+    why = {
+        "backend": "asked for"
+        if backend != "auto"
+        else "the fastest here"
+        if chosen == "cpu"
+        else "no compiled module"
+    }
+    if chosen == "torch":
+        if dtype == "bfloat16":
+            raise ValueError("dtype is 'bfloat16', expected 'float32' with backend 'torch', the reference")
+        why |= {"isa": "PyTorch chooses", "dtype": "the reference is float32"}
+        return Engine(imported, backend=chosen, dtype="float32", threads=threads, isa="none", why=why)
+    isa = backends.isa()
+    why["isa"] = (
+        f"{'asked for' if 'FASTWM_ISA' in os.environ else 'the best'} of {', '.join(backends.isas())}"
+    )
+    wanted = "float32" if dtype == "auto" else dtype
+    packed, ranking = PackedPredictor(imported.spec, dtype=wanted, isa=isa), None
+    if dtype != "auto":
+        why["dtype"] = "asked for"
+    elif isa != "avx512_bf16":
+        why["dtype"] = f"no dtype is faster than float32 on {isa}"
+    else:
+        narrow = PackedPredictor(imported.spec, dtype="bfloat16", isa=isa)
+        ranking = measure(packed, narrow, imported.action_mean, imported.action_std, threads)
+        why["dtype"] = f"bfloat16 {'passed' if ranking.passed else 'failed'} the ranking gate"
+        packed = narrow if ranking.passed else packed
+    return Engine(
+        imported,
+        backend=chosen,
+        dtype=packed.dtype,
+        threads=threads,
+        isa=isa,
+        why=why,
+        packed=packed,
+        ranking=ranking,
+    )

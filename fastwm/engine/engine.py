@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from fastwm.engine.pack import PackedPredictor
+from fastwm.engine.ranking import Ranking
 from fastwm.engine.spec import PredictorSpec
-from fastwm.ops.rollout import check_rollout, packed_rollout
+from fastwm.ops.rollout import check_rollout
+from fastwm.ops.rollout import rollout as packed_rollout
 from fastwm.reference.rollout import rollout as reference_rollout
 
 
@@ -39,16 +41,27 @@ class Engine:
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
     """
 
-    def __init__(self, imported: Imported, *, backend: str, dtype: str, threads: int, isa: str, why: dict[str, str]) -> None:
+    def __init__(
+        self,
+        imported: Imported,
+        *,
+        backend: str,
+        dtype: str,
+        threads: int,
+        isa: str,
+        why: dict[str, str],
+        packed: PackedPredictor | None = None,
+        ranking: Ranking | None = None,
+    ) -> None:
         self.spec = imported.spec
         self.backend, self.dtype, self.threads = backend, dtype, threads
         self.embed_dim, self.action_dim = imported.spec.embed_dim, imported.spec.action_dim
         self.window = imported.spec.window
         self.action_mean, self.action_std = imported.action_mean, imported.action_std
         self._imported, self._why, self._isa = imported, why, isa
-        self._packed = PackedPredictor(imported.spec, dtype=dtype, isa=isa) if backend == "cpu" else None
+        self._packed, self._ranking = packed, ranking
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, obs: Tensor | np.ndarray) -> Tensor:
         """Latents of observations: [...] or [B, ...] or [B, K, ...] -> [B, K, E] float32 (B and K are 1 where left out).
 
@@ -64,8 +77,12 @@ class Engine:
         if obs.dtype != dtype:
             raise TypeError(f"obs is {str(obs.dtype).removeprefix('torch.')}, expected {expected}")
         leading = obs.ndim - len(shape)
-        if not 0 <= leading <= 2 or any(n not in (None, m) for n, m in zip(shape, obs.shape[leading:], strict=True)):
-            raise ValueError(f"obs has shape {tuple(obs.shape)}, expected {expected} (B and K may be left out)")
+        if not 0 <= leading <= 2 or any(
+            n not in (None, m) for n, m in zip(shape, obs.shape[leading:], strict=True)
+        ):
+            raise ValueError(
+                f"obs has shape {tuple(obs.shape)}, expected {expected} (B and K may be left out)"
+            )
         if obs.is_floating_point() and not torch.isfinite(obs).all():
             raise ValueError("obs holds numbers that are not finite")
         while obs.ndim < len(shape) + 2:
@@ -76,7 +93,7 @@ class Engine:
         latents = [self._imported.encode(frame) for frame in obs.flatten(0, 1)]
         return torch.stack(latents).to("cpu", torch.float32).view(B, K, self.embed_dim)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def rollout(
         self,
         context: Tensor,
@@ -94,11 +111,14 @@ class Engine:
         """
         if keep not in ("last", "all"):
             raise ValueError(f"keep is {keep!r}, expected 'last' or 'all'")
-        past = check_rollout(self.spec, context, actions, past_actions)
-        if self._packed is None:
-            latents = reference_rollout(self.spec, context, actions, past)
-            return latents if keep == "all" else latents[:, :, -1]
-        return packed_rollout(self._packed, context, actions, past, keep_all=keep == "all", threads=self.threads)
+        if self._packed is not None:
+            all_steps = keep == "all"
+            return packed_rollout(
+                self._packed, context, actions, past_actions, keep_all=all_steps, threads=self.threads
+            )
+        past_actions = check_rollout(self.spec, context, actions, past_actions)
+        latents = reference_rollout(self.spec, context, actions, past_actions)
+        return latents if keep == "all" else latents[:, :, -1]
 
     def info(self) -> dict:
         """What runs and why: backend, instruction set, dtype, threads, sizes, weight bytes, ranking gate."""
@@ -116,6 +136,9 @@ class Engine:
             "action_dim": spec.action_dim,
             "window": spec.window,
             "layers": len(spec.layers),
+            "ranking_gate": None
+            if self._ranking is None
+            else {**dataclasses.asdict(self._ranking), "passed": self._ranking.passed},
             "why": dict(self._why),
         }
 

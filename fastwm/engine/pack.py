@@ -89,10 +89,18 @@ class PackedPredictor:
             self._pack(layer.fc2),
         ]
 
-    def _pack(self, dense: Dense, *, out_blocks: int = 1, in_blocks: int = 0, dtype: str | None = None) -> tuple:
+    def _pack(
+        self, dense: Dense, *, out_blocks: int = 1, in_blocks: int = 0, dtype: str | None = None
+    ) -> tuple:
         """The tuple that the C++ Dense is made of; its memory stays in self._memory."""
         outputs, inputs = dense.weight.shape
-        shape = (out_blocks, outputs // out_blocks, in_blocks, inputs // max(1, in_blocks), DTYPES[dtype or self.dtype])
+        shape = (
+            out_blocks,
+            outputs // out_blocks,
+            in_blocks,
+            inputs // max(1, in_blocks),
+            DTYPES[dtype or self.dtype],
+        )
         packed = torch.empty(self._cpu.packed_size(self.isa, *shape), dtype=torch.uint8)
         weight = dense.weight.contiguous()
         self._cpu.pack(self.isa, weight.data_ptr(), packed.data_ptr(), *shape)

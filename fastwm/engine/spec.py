@@ -133,7 +133,9 @@ def fold_input_affine(dense: Dense, gain: Tensor, shift: Tensor) -> Dense:
 def fold_batch_norm(dense: Dense, norm: torch.nn.BatchNorm1d) -> Dense:
     """norm(dense(x)) in evaluation mode as one Dense. Computed in float64."""
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("BatchNorm1d keeps no running statistics (track_running_stats=False): it cannot be folded")
+        raise ValueError(
+            "BatchNorm1d keeps no running statistics (track_running_stats=False): it cannot be folded"
+        )
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.detach().double()
@@ -141,7 +143,9 @@ def fold_batch_norm(dense: Dense, norm: torch.nn.BatchNorm1d) -> Dense:
     if norm.bias is not None:
         shift = shift + norm.bias.detach().double()
     weight = dense.weight.double() * scale[:, None]
-    return dataclasses.replace(dense, weight=weight.float(), bias=(_bias(dense).double() * scale + shift).float())
+    return dataclasses.replace(
+        dense, weight=weight.float(), bias=(_bias(dense).double() * scale + shift).float()
+    )
 
 
 def _bias(dense: Dense) -> Tensor:
@@ -150,7 +154,9 @@ def _bias(dense: Dense) -> Tensor:
 
 def _check_tensor(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> None:
     if tensor is None or tuple(tensor.shape) != shape:
-        raise ValueError(f"{name} is {None if tensor is None else tuple(tensor.shape)}, expected shape {shape}")
+        raise ValueError(
+            f"{name} is {None if tensor is None else tuple(tensor.shape)}, expected shape {shape}"
+        )
     if tensor.dtype != torch.float32:
         raise ValueError(f"{name} is {tensor.dtype}, expected torch.float32")
     if not torch.isfinite(tensor).all():

@@ -1,22 +1,63 @@
-"""Batched latent rollouts: check once, allocate, call the kernel."""
+"""Batched latent rollouts of a packed predictor."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fastwm.engine.pack import PackedPredictor
+from fastwm.engine.pack import PackedPredictor, handles
 from fastwm.engine.spec import PredictorSpec
+from fastwm.ops import _check
+from fastwm.ops._register import op
+from fastwm.reference.rollout import rollout as reference_rollout
 
 
-def check_rollout(spec: PredictorSpec, context: Tensor, actions: Tensor, past_actions: Tensor | None) -> Tensor:
-    """Raise TypeError or ValueError unless the arguments fit the predictor; returns past_actions [B, K-1, A] (empty when K is 1).
+def rollout(
+    packed: PackedPredictor,
+    context: Tensor,
+    actions: Tensor,
+    past_actions: Tensor | None = None,
+    *,
+    keep_all: bool = False,
+    threads: int = 1,
+) -> Tensor:
+    """Predicted latents [B, S, E] after the last action block of each candidate, or [B, S, T, E] after each block if keep_all.
 
-    context [B, K, E], actions [B, S, T, A], past_actions [B, K-1, A] or None when K is 1; float32, on the CPU, finite.
+    context [B, K, E], 1 <= K <= window; actions [B, S, T, A] in environment units; past_actions [B, K-1, A], needed when K > 1;
+    all float32, on the CPU, finite. Where gradients are asked for, the PyTorch reference runs, in float32.
+    Raises TypeError or ValueError naming the argument.
     """
+    if past_actions is None and isinstance(context, Tensor) and context.ndim == 3 and context.shape[1] == 1:
+        past_actions = context.new_empty(context.shape[0], 0, packed.spec.action_dim)
+    if torch.is_grad_enabled() and any(
+        t.requires_grad for t in (context, actions, past_actions) if isinstance(t, Tensor)
+    ):
+        past = check_rollout(packed.spec, context, actions, past_actions)
+        latents = reference_rollout(packed.spec, context, actions, past)
+        return latents if keep_all else latents[:, :, -1]
+    return _rollout(packed.handle, context, actions, past_actions, keep_all, threads)
+
+
+def check_shapes(spec: PredictorSpec, context: object, actions: object, past_actions: object) -> None:
+    """Raise TypeError or ValueError unless the three tensors fit the predictor and each other."""
     E, A = spec.embed_dim, spec.action_dim
-    _check_tensor("context", context, f"[B, K, {E}]", 3)
-    _check_tensor("actions", actions, f"[B, S, T, {A}]", 4)
+    for name, tensor, expected, ndim in (
+        ("context", context, f"[B, K, {E}]", 3),
+        ("actions", actions, f"[B, S, T, {A}]", 4),
+        ("past_actions", past_actions, f"[B, K-1, {A}]", 3),
+    ):
+        if name == "past_actions" and tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is {type(tensor).__name__}, expected a torch.Tensor {expected}")
+        if tensor.dtype != torch.float32:
+            raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32 {expected}")
+        if tensor.device.type not in ("cpu", "meta"):
+            raise ValueError(f"{name} is on {tensor.device}, expected the CPU")
+        if tensor.ndim != ndim:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
+    assert isinstance(context, Tensor)
+    assert isinstance(actions, Tensor)
     B, K = context.shape[:2]
     if context.shape[2] != E or B == 0:
         raise ValueError(f"context has shape {tuple(context.shape)}, expected [B, K, {E}]")
@@ -26,48 +67,46 @@ def check_rollout(spec: PredictorSpec, context: Tensor, actions: Tensor, past_ac
         raise ValueError(f"actions has shape {tuple(actions.shape)}, expected [{B}, S, T, {A}]")
     if past_actions is None:
         if K > 1:
-            raise ValueError(f"past_actions is None, expected [{B}, {K - 1}, {A}]: the blocks between the {K} context frames")
-        past_actions = context.new_empty(B, 0, A)
-    _check_tensor("past_actions", past_actions, f"[{B}, {K - 1}, {A}]", 3)
-    if past_actions.shape != (B, K - 1, A):
-        raise ValueError(f"past_actions has shape {tuple(past_actions.shape)}, expected [{B}, {K - 1}, {A}]")
+            raise ValueError(
+                f"past_actions is None, expected [{B}, {K - 1}, {A}]: the blocks between the {K} context frames"
+            )
+    elif past_actions.shape != (B, K - 1, A):  # type: ignore[attr-defined]
+        raise ValueError(f"past_actions has shape {tuple(past_actions.shape)}, expected [{B}, {K - 1}, {A}]")  # type: ignore[attr-defined]
+
+
+def check_rollout(
+    spec: PredictorSpec, context: Tensor, actions: Tensor, past_actions: Tensor | None
+) -> Tensor:
+    """Shapes and values; returns past_actions [B, K-1, A] (empty when K is 1)."""
+    check_shapes(spec, context, actions, past_actions)
+    if past_actions is None:
+        past_actions = context.new_empty(context.shape[0], 0, spec.action_dim)
     for name, tensor in (("context", context), ("actions", actions), ("past_actions", past_actions)):
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds numbers that are not finite")
     return past_actions
 
 
-def packed_rollout(
-    packed: PackedPredictor, context: Tensor, actions: Tensor, past_actions: Tensor, *, keep_all: bool, threads: int
-) -> Tensor:
-    """Run the kernel on checked arguments: [B, S, T, E] if keep_all, else [B, S, E]."""
+def _empty(handle, context, actions, past_actions, keep_all, threads):  # type: ignore[no-untyped-def]
+    check_shapes(handles[handle].spec, context, actions, past_actions)
+    _check.integer("threads", threads, 1, 1025)
     B, S, T, _ = actions.shape
-    K, E = context.shape[1:]
-    context, actions, past_actions = context.contiguous(), actions.contiguous(), past_actions.contiguous()
-    latents = torch.empty((B, S, T, E) if keep_all else (B, S, E))
-    workspace = packed.workspace(B, S, T, K, threads)
+    E = context.shape[2]
+    return context.new_empty((B, S, T, E) if keep_all else (B, S, E))
+
+
+@op(
+    "rollout(int predictor, Tensor context, Tensor actions, Tensor? past_actions, bool keep_all, int threads) -> Tensor",
+    fake=_empty,
+)
+def _rollout(handle, context, actions, past_actions, keep_all, threads):  # type: ignore[no-untyped-def]
+    latents = _empty(handle, context, actions, past_actions, keep_all, threads)
+    packed = handles[handle]
+    past_actions = check_rollout(packed.spec, context, actions, past_actions).contiguous()
+    context, actions = context.contiguous(), actions.contiguous()
+    sizes = (*actions.shape[:3], context.shape[1])
+    workspace = packed.workspace(*sizes, threads)
     packed.bound.rollout(
-        context.data_ptr(),
-        past_actions.data_ptr(),
-        actions.data_ptr(),
-        latents.data_ptr(),
-        workspace.data_ptr(),
-        B,
-        S,
-        T,
-        K,
-        keep_all,
-        threads,
+        *map(_check.address, (context, past_actions, actions, latents, workspace)), *sizes, keep_all, threads
     )
     return latents
-
-
-def _check_tensor(name: str, tensor: Tensor, expected: str, ndim: int) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is {type(tensor).__name__}, expected a tensor {expected}")
-    if tensor.dtype != torch.float32:
-        raise TypeError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}, expected float32 {expected}")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"{name} is on {tensor.device}, expected the CPU")
-    if tensor.ndim != ndim:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")

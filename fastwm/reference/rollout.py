@@ -29,7 +29,8 @@ def predict(spec: PredictorSpec, latents: Tensor, condition: Tensor) -> Tensor:
     if spec.dynamics == "mlp":
         change = chain(spec.head, torch.cat([last, condition[:, -1]], dim=-1))
         return last + change if spec.residual else change
-    assert spec.position is not None and spec.norm is not None
+    assert spec.position is not None
+    assert spec.norm is not None
     x = latents + spec.position[: latents.shape[1]]
     if spec.input is not None:
         x = chain([spec.input], x)
@@ -42,7 +43,9 @@ def predict(spec: PredictorSpec, latents: Tensor, condition: Tensor) -> Tensor:
 def block(layer: Layer, x: Tensor, condition: Tensor, heads: int) -> Tensor:
     """One AdaLN-zero block: x [N, n, W], condition [N, n, W] -> [N, n, W]."""
     width = (x.shape[-1],)
-    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = chain([layer.modulation], F.silu(condition)).chunk(6, -1)
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = chain([layer.modulation], F.silu(condition)).chunk(
+        6, -1
+    )
     h = F.layer_norm(x, width, eps=1e-6) * (1 + scale) + shift
     h = F.layer_norm(h, width, *layer.attention_norm, eps=1e-5)
     q, k, v = chain([layer.qkv], h).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)

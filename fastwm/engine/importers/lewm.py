@@ -83,8 +83,15 @@ def action_chain(encoder: nn.Module) -> list[Dense]:
     """Conv1d of kernel 1, then Linear, SiLU, Linear; the first two are one Linear."""
     convolution = encoder.patch_embed
     parts.expect(convolution, nn.Conv1d, "action_encoder.patch_embed")
-    if convolution.kernel_size != (1,) or convolution.stride != (1,) or convolution.groups != 1 or convolution.padding != (0,):
-        raise ValueError("action_encoder.patch_embed is not a plain convolution of kernel 1: this model cannot be represented")
+    if (
+        convolution.kernel_size != (1,)
+        or convolution.stride != (1,)
+        or convolution.groups != 1
+        or convolution.padding != (0,)
+    ):
+        raise ValueError(
+            "action_encoder.patch_embed is not a plain convolution of kernel 1: this model cannot be represented"
+        )
     first, activation, second = encoder.embed
     parts.expect(activation, nn.SiLU, "action_encoder.embed[1]")
     bias = None if convolution.bias is None else parts.weight(convolution.bias)
@@ -100,7 +107,9 @@ def head_chain(head: nn.Module) -> list[Dense]:
     if isinstance(head, nn.Identity):
         return []
     if not isinstance(getattr(head, "net", None), nn.Sequential) or len(head.net) != 4:
-        raise ValueError("pred_proj is not Linear, norm, activation, Linear: this model cannot be represented")
+        raise ValueError(
+            "pred_proj is not Linear, norm, activation, Linear: this model cannot be represented"
+        )
     first, norm, activation, second = head.net
     parts.expect(activation, (nn.GELU, nn.SiLU), "pred_proj's activation")
     if isinstance(activation, nn.GELU) and activation.approximate != "none":
@@ -121,12 +130,16 @@ def head_chain(head: nn.Module) -> list[Dense]:
 def block_layer(block: nn.Module, name: str) -> Layer:
     """One ConditionalBlock."""
     if not hasattr(block, "adaLN_modulation"):
-        raise ValueError(f"{name} has no adaLN_modulation: only blocks conditioned by AdaLN can be represented")
+        raise ValueError(
+            f"{name} has no adaLN_modulation: only blocks conditioned by AdaLN can be represented"
+        )
     for norm_name in ("norm1", "norm2"):
         norm = getattr(block, norm_name)
         parts.expect(norm, nn.LayerNorm, f"{name}.{norm_name}")
         if norm.elementwise_affine or norm.eps != 1e-6:
-            raise ValueError(f"{name}.{norm_name} is not a plain LayerNorm with eps 1e-6: this model cannot be represented")
+            raise ValueError(
+                f"{name}.{norm_name} is not a plain LayerNorm with eps 1e-6: this model cannot be represented"
+            )
     if isinstance(block.attn.to_out, nn.Identity):
         width = block.attn.to_qkv.in_features
         out = Dense(torch.eye(width))

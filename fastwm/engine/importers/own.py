@@ -53,7 +53,10 @@ def predictor_spec(model: WorldModel) -> PredictorSpec:
     head: list[Dense] = []
     if not isinstance(predictor.output_proj, nn.Identity):
         head.append(parts.dense(predictor.output_proj))
-    head += [parts.dense(model.pred_proj.fc1, "gelu", batch_norm=model.pred_proj.norm), parts.dense(model.pred_proj.fc2)]
+    head += [
+        parts.dense(model.pred_proj.fc1, "gelu", batch_norm=model.pred_proj.norm),
+        parts.dense(model.pred_proj.fc2),
+    ]
     if len(head) == 3:  # a plain Linear before a Linear is one Linear
         head = [fold_linear(head[0], head[1]), head[2]]
     return PredictorSpec(

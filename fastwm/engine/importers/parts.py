@@ -14,7 +14,9 @@ def expect(module: nn.Module, kind: type | tuple[type, ...], name: str) -> None:
     """ValueError unless `module` is exactly of a known kind."""
     if not isinstance(module, kind):
         known = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ValueError(f"{name} is {type(module).__name__}, expected {known}: this model cannot be represented")
+        raise ValueError(
+            f"{name} is {type(module).__name__}, expected {known}: this model cannot be represented"
+        )
 
 
 def weight(tensor: Tensor) -> Tensor:
