@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from typing import Any
 
 import torch
 
 BACKENDS = ("cpu", "torch")
 
 
-def cpu_module():
+def cpu_module() -> Any:
     """The compiled module `fastwm._cpu`, or an ImportError that says how to get it."""
     try:
         from fastwm import _cpu

@@ -65,8 +65,9 @@ class Engine:
     def encode(self, obs: Tensor | np.ndarray) -> Tensor:
         """Latents of observations: [...] or [B, ...] or [B, K, ...] -> [B, K, E] float32 (B and K are 1 where left out).
 
-        `...` is one observation of the model: uint8 [size, size, 3] for fastwm's models, float [3, height, width], normalised as
-        in training, for stable-worldmodel's. Raises TypeError or ValueError for another dtype or shape, or numbers that are not finite.
+        `...` is one observation of the model: uint8 [size, size, 3] for fastwm's models, float32 [3, height, width],
+        normalised as in training, for stable-worldmodel's. Raises TypeError or ValueError for another dtype or shape, or
+        numbers that are not finite.
         """
         shape, dtype = self._imported.observation
         expected = f"{str(dtype).removeprefix('torch.')} [B, K, {', '.join('any' if n is None else str(n) for n in shape)}]"

@@ -23,8 +23,11 @@ MAX_REGRET = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """overlap: share of float32's elites that were found. regret: by how much the mean float32 cost of the chosen elites exceeds
-    that of the true ones, in units of the spread (standard deviation) of all candidates' costs. Means over the problems."""
+    """Means over the calibration problems.
+
+    overlap: share of float32's elites that were found. regret: by how much the mean float32 cost of the chosen elites
+    exceeds that of the true ones, in standard deviations of all candidates' costs.
+    """
 
     overlap: float
     regret: float

@@ -7,6 +7,7 @@ its class, so that this file needs no stable-worldmodel.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,13 @@ def is_lewm(model: nn.Module) -> bool:
     )
 
 
-def import_lewm(model: nn.Module) -> Imported:
+def import_lewm(model: Any) -> Imported:
     """A copy of the model's encoder, and its predictor as data. Actions are what the model was trained on (normalised).
 
     Raises ValueError naming the part that cannot be represented.
     """
     spec = predictor_spec(model)
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    frozen: Any = copy.deepcopy(model).eval().requires_grad_(False)
 
     def encode(pixels: Tensor) -> Tensor:
         return frozen.encode({"pixels": pixels[None, None]})["emb"][0, 0]
@@ -46,7 +47,7 @@ def import_lewm(model: nn.Module) -> Imported:
     )
 
 
-def predictor_spec(model: nn.Module) -> PredictorSpec:
+def predictor_spec(model: Any) -> PredictorSpec:
     """The predictor, action encoder and prediction head of a LeWM as data."""
     predictor, transformer = model.predictor, model.predictor.transformer
     position = predictor.pos_embedding[0]
@@ -79,7 +80,7 @@ def predictor_spec(model: nn.Module) -> PredictorSpec:
     ).validate()
 
 
-def action_chain(encoder: nn.Module) -> list[Dense]:
+def action_chain(encoder: Any) -> list[Dense]:
     """Conv1d of kernel 1, then Linear, SiLU, Linear; the first two are one Linear."""
     convolution = encoder.patch_embed
     parts.expect(convolution, nn.Conv1d, "action_encoder.patch_embed")
@@ -102,7 +103,7 @@ def action_chain(encoder: nn.Module) -> list[Dense]:
     ]
 
 
-def head_chain(head: nn.Module) -> list[Dense]:
+def head_chain(head: Any) -> list[Dense]:
     """pred_proj: nothing, or Linear, norm, GELU (or SiLU), Linear."""
     if isinstance(head, nn.Identity):
         return []
@@ -127,7 +128,7 @@ def head_chain(head: nn.Module) -> list[Dense]:
     ]
 
 
-def block_layer(block: nn.Module, name: str) -> Layer:
+def block_layer(block: Any, name: str) -> Layer:
     """One ConditionalBlock."""
     if not hasattr(block, "adaLN_modulation"):
         raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,9 @@ def predictor_spec(model: WorldModel) -> PredictorSpec:
         fold_input_affine(parts.dense(first, "silu"), 1 / std, -mean / std),
         parts.dense(second),
     ]
-    predictor = model.predictor
+    predictor: Any = model.predictor
+    pred_proj: Any = model.pred_proj
+    head: list[Dense]
     if isinstance(predictor, MLPPredictor):
         head = [
             parts.dense(predictor.fc1, "silu", norm=parts.layer_norm(predictor.norm1)),
@@ -50,12 +53,12 @@ def predictor_spec(model: WorldModel) -> PredictorSpec:
     parts.expect(predictor, AdaLNPredictor, "predictor")
     if not isinstance(predictor.cond_proj, nn.Identity):
         action[-1] = fold_linear(action[-1], parts.dense(predictor.cond_proj))
-    head: list[Dense] = []
+    head = []
     if not isinstance(predictor.output_proj, nn.Identity):
         head.append(parts.dense(predictor.output_proj))
     head += [
-        parts.dense(model.pred_proj.fc1, "gelu", batch_norm=model.pred_proj.norm),
-        parts.dense(model.pred_proj.fc2),
+        parts.dense(pred_proj.fc1, "gelu", batch_norm=pred_proj.norm),
+        parts.dense(pred_proj.fc2),
     ]
     if len(head) == 3:  # a plain Linear before a Linear is one Linear
         head = [fold_linear(head[0], head[1]), head[2]]

@@ -25,7 +25,7 @@ def weight(tensor: Tensor) -> Tensor:
 
 
 def dense(
-    linear: nn.Linear,
+    linear: nn.Module,
     activation: Literal["none", "silu", "gelu"] = "none",
     *,
     norm: tuple[Tensor, Tensor] | None = None,
@@ -34,6 +34,7 @@ def dense(
 ) -> Dense:
     """A Linear, with the BatchNorm1d after it folded in, or the LayerNorm after it kept."""
     expect(linear, nn.Linear, name)
+    assert isinstance(linear, nn.Linear)
     out = Dense(weight(linear.weight), None if linear.bias is None else weight(linear.bias), activation, norm)
     if batch_norm is not None:
         expect(batch_norm, nn.BatchNorm1d, f"{name}'s norm")
