@@ -1,9 +1,10 @@
 """Collecting episodes of a world into an HDF5 file, resumably.
 
-The file is allocated whole under the name `<path>.partial` and filled part by part, each part seeded by its number, so
-that parts can be made in any order, by any number of threads, again and again, with the same bytes. A part that is on
-the disk is ticked off in `<path>.parts`, one byte each; a killed collection goes on with those not ticked. When all are
-there, the file gets its name. So nothing is copied, and what has the final name is whole.
+The file is allocated whole under the name `<path>.partial` and filled part by part, each part seeded by its
+number, so that parts can be made in any order, by any number of threads, again and again, with the same
+bytes. A part that is on the disk is ticked off in `<path>.parts`, one byte each; a killed collection goes on
+with those not ticked. When all are there, the file gets its name. So nothing is copied, and what has the
+final name is whole.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Request:
 
     @property
     def episodes_per_part(self) -> int:
-        """Episodes that are made together; a matter of the length alone, so more episodes begin like fewer."""
+        """Episodes made together; from the length alone, so that more episodes begin like fewer."""
         return max(FRAMES_PER_PART // self.length, 1)
 
     @property
@@ -93,17 +94,18 @@ def collect(
     workers: int = 1,
     progress: bool = True,
 ) -> Path:
-    """Write `episodes` episodes of `length` frames of world `world_name` to the HDF5 file `path`, and return it.
+    """Write `episodes` episodes of `length` frames of world `world_name` to the HDF5 file `path`, and return
+    it.
 
-    Columns: `pixels` uint8 [N, 64, 64, 3], `action` float32 [N, A] in [-1, 1], `state` float32 [N, state_dim] in pixels,
-    with N = episodes * length. `policy` is "mix" (noisy experts and random, as the world's `behaviour` says), "expert"
-    or "random". The bytes depend on neither `workers` (threads) nor interruptions: called again with the same arguments,
-    a killed collection goes on where it was, and a finished one is returned. A longer collection begins with the
-    episodes of a shorter one.
+    Columns: `pixels` uint8 [N, 64, 64, 3], `action` float32 [N, A] in [-1, 1], `state` float32 [N, state_dim]
+    in pixels, with N = episodes * length. `policy` is "mix" (noisy experts and random, as the world's
+    `behaviour` says), "expert" or "random". The bytes depend on neither `workers` (threads) nor
+    interruptions: called again with the same arguments, a killed collection goes on where it was, and a
+    finished one is returned. A longer collection begins with the episodes of a shorter one.
 
-    Raises ValueError for arguments out of range and for an unfinished collection of other arguments beside `path`,
-    FileExistsError where `path` is something else, BlockingIOError where another process is collecting to it, and
-    OSError where the disk is full.
+    Raises ValueError for arguments out of range and for an unfinished collection of other arguments beside
+    `path`, FileExistsError where `path` is something else, BlockingIOError where another process is
+    collecting to it, and OSError where the disk is full.
     """
     request = _check(world_name, episodes, length, seed, policy, workers)
     path = Path(path)
@@ -169,7 +171,9 @@ def _make_part(request: Request, file: int, starts: dict[str, int], ticked: int,
     state = states.reshape(-1, world.state_dim)[:frames]
     first = part * request.episodes_per_part * request.length
     hdf5.write_rows(file, starts["state"], columns["state"], first, state)
-    hdf5.write_rows(file, starts["action"], columns["action"], first, actions.reshape(-1, world.action_dim)[:frames])
+    hdf5.write_rows(
+        file, starts["action"], columns["action"], first, actions.reshape(-1, world.action_dim)[:frames]
+    )
     pictures = np.empty((CHUNK, *columns["pixels"].shape), np.uint8)
     for row in range(0, frames, CHUNK):
         drawn = world.render(state[row : row + CHUNK], pictures[: frames - row])
@@ -180,7 +184,7 @@ def _make_part(request: Request, file: int, starts: dict[str, int], ticked: int,
 
 @contextmanager
 def _ticks(path: Path, unfinished: Path) -> Iterator[int]:
-    """A descriptor of the file that ticks parts off, held by this process alone, kept as long as `unfinished` is."""
+    """A descriptor of the file of ticks, held by this process alone; it lives as long as `unfinished`."""
     ticks = path.with_name(path.name + ".parts")
     descriptor = os.open(ticks, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -198,7 +202,12 @@ def _ticks(path: Path, unfinished: Path) -> Iterator[int]:
 
 
 def _check(world_name: str, episodes: int, length: int, seed: int, policy: str, workers: int) -> Request:
-    for name, value, least in (("episodes", episodes, 1), ("length", length, 2), ("seed", seed, 0), ("workers", workers, 1)):
+    for name, value, least in (
+        ("episodes", episodes, 1),
+        ("length", length, 2),
+        ("seed", seed, 0),
+        ("workers", workers, 1),
+    ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise TypeError(f"{name}: expected an integer, got {value!r}")
         if value < least:
@@ -221,10 +230,14 @@ def _check_finished(path: Path, request: Request) -> None:
     try:
         found = hdf5.read_attributes(path)
     except (FileNotFoundError, ValueError) as error:
-        raise FileExistsError(f"{path} exists and is no episodes file ({error}); choose another name") from error
+        raise FileExistsError(
+            f"{path} exists and is no episodes file ({error}); choose another name"
+        ) from error
     wanted = {name: value for name, value in request.attributes.items() if name != "fastwm_version"}
     if differences := _differences(found, wanted):
-        raise FileExistsError(f"{path} exists and is something else ({differences}); delete it or choose another name")
+        raise FileExistsError(
+            f"{path} exists and is something else ({differences}); delete it or choose another name"
+        )
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:

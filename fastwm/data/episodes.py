@@ -21,15 +21,16 @@ FLOATS = np.dtype(np.float32)
 class Episodes:
     """The episodes of an HDF5 file, or some of them after `split`.
 
-    `in_memory=True` reads the whole file at once, `False` reads what a batch needs: through a memory map where columns
-    are contiguous, as in our files, else through HDF5. "auto" maps what it can and reads the rest into memory where
-    that takes less than half of the free memory. (A map opens at once and gives 0.9 of the clips per second that
-    memory does, HDF5 chunks of one frame 0.1.)
+    `in_memory=True` reads the whole file at once, `False` reads what a batch needs: through a memory map
+    where columns are contiguous, as in our files, else through HDF5. "auto" maps what it can and reads the
+    rest into memory where that takes less than half of the free memory. (A map opens at once and gives 0.9 of
+    the clips per second that memory does, HDF5 chunks of one frame 0.1.)
 
-    A row is a step of the file. `action[t]` leads from frame t to frame t + 1, so an episode's last action leads
-    nowhere: our files have zeros there, stable-worldmodel's NaN, and no batch contains it.
+    A row is a step of the file. `action[t]` leads from frame t to frame t + 1, so an episode's last action
+    leads nowhere: our files have zeros there, stable-worldmodel's NaN, and no batch contains it.
 
-    Raises FileNotFoundError, or ValueError naming file and column where the file is damaged or holds no episodes.
+    Raises FileNotFoundError, or ValueError naming file and column where the file is damaged or holds no
+    episodes.
     """
 
     path: Path
@@ -75,10 +76,11 @@ class Episodes:
         return len(self.lengths)
 
     def __repr__(self) -> str:
-        return f"Episodes({str(self.path)!r}: {len(self)} episodes, {self.frames} frames, columns {', '.join(self.columns)})"
+        size = f"{len(self)} episodes, {self.frames} frames"
+        return f"Episodes({str(self.path)!r}: {size}, columns {', '.join(self.columns)})"
 
     def windows(self, length: int, *, frame_skip: int = 1) -> NDArray[np.int64]:
-        """Rows [windows] at which a window of `length` frames, `frame_skip` steps apart, fits into its episode."""
+        """Rows [windows] at which `length` frames, `frame_skip` steps apart, fit into their episode."""
         places = np.maximum(self.lengths - _span(length, frame_skip) + 1, 0)
         first = np.repeat(self.offsets - (np.cumsum(places) - places), places)
         return first + np.arange(len(first))
@@ -88,13 +90,18 @@ class Episodes:
     ) -> dict[str, NDArray[Any]]:
         """The windows of `length` frames, `frame_skip` steps apart, that begin at rows `starts` [b].
 
-        `pixels` uint8 [b, length, height, width, 3]; `action` float32 [b, length - 1, frame_skip * action_dim], the
-        actions between two frames side by side in the order they were taken; any other of `columns` (without it:
-        `state`, where the file has one) [b, length, …], floats as float32. ValueError where a window leaves its episode.
+        `pixels` uint8 [b, length, height, width, 3]; `action` float32 [b, length - 1, frame_skip *
+        action_dim], the actions between two frames side by side in the order they were taken; any other of
+        `columns` (without it: `state`, where the file has one) [b, length, …], floats as float32. ValueError
+        where a window leaves its episode.
         """
         span = _span(length, frame_skip)
         rows = self._check_starts(starts, span)
-        names = [name for name in ("pixels", "action", "state") if name in self._columns] if columns is None else columns
+        names = (
+            [name for name in ("pixels", "action", "state") if name in self._columns]
+            if columns is None
+            else columns
+        )
         if unknown := [name for name in names if name not in self._columns]:
             raise ValueError(f"columns: {self.path} has no {unknown}; it has {list(self.columns)}")
         batch = {}
@@ -108,7 +115,8 @@ class Episodes:
         return batch
 
     def split(self, validation: float = 0.05, seed: int = 0) -> tuple[Episodes, Episodes]:
-        """These episodes as (training, validation), whole episodes drawn by `seed`; both share this one's memory.
+        """These episodes as (training, validation), whole episodes drawn by `seed`; both share this one's
+        memory.
 
         `validation` is a share between 0 and 1, rounded to at least one episode on either side.
         """
@@ -121,10 +129,11 @@ class Episodes:
         return self._subset(np.sort(order[held_out:])), self._subset(np.sort(order[:held_out]))
 
     def action_statistics(self, frame_skip: int = 1) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and standard deviation, float32 [frame_skip * action_dim] each, of the action blocks between frames.
+        """Mean and standard deviation, float32 [frame_skip * action_dim] each, of the action blocks between
+        frames.
 
-        Over every block of `frame_skip` actions that `batch` can return. Where an action never changes its standard
-        deviation is 0.
+        Over every block of `frame_skip` actions that `batch` can return. Where an action never changes its
+        standard deviation is 0.
         """
         starts = self.windows(2, frame_skip=frame_skip)
         if len(starts) == 0:
@@ -194,7 +203,9 @@ class Episodes:
         fits = (episode >= 0) & (rows + span <= (self.offsets + self.lengths)[episode])
         if not fits.all():
             row = int(rows[np.argmin(fits)])
-            raise ValueError(f"starts: no window of {span} steps begins at row {row} and stays in one of these episodes")
+            raise ValueError(
+                f"starts: no window of {span} steps begins at row {row} and stays in one of these episodes"
+            )
         return rows
 
 
@@ -213,7 +224,13 @@ def _load(
     """`datasets` in memory, mapped, or as they are where they can only be read through HDF5."""
     columns: dict[str, NDArray[Any] | h5py.Dataset] = dict(datasets)
     if in_memory is not True:
-        columns.update({name: mapped for name in datasets if (mapped := hdf5.memory_map(datasets[name], path)) is not None})
+        columns.update(
+            {
+                name: mapped
+                for name in datasets
+                if (mapped := hdf5.memory_map(datasets[name], path)) is not None
+            }
+        )
     rest = [name for name in datasets if columns[name] is datasets[name]]
     if in_memory == "auto":
         in_memory = sum(datasets[name].nbytes for name in rest) < MEMORY_SHARE * _free_memory()

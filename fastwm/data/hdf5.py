@@ -1,10 +1,11 @@
 """Episodes as an HDF5 file: stable-worldmodel's layout, allocated whole and filled in place.
 
-One dataset per column holds the steps of all episodes one after another; `ep_len` int32 and `ep_offset` int64 say where
-episodes lie. Our files store columns contiguously and uncompressed: their bytes have fixed places, so they can be
-written with plain positioned writes, by many threads, and read through a memory map. Measured on 18 000 Push frames:
-contiguous 120 000 random 4-frame clips/s through h5py and 265 000 mapped, chunks of 1 frame 32 000, of 16 frames 44 000,
-gzip in chunks of 16 frames 6 200 (at a thirtieth of the size). Files of other writers may be chunked or compressed.
+One dataset per column holds the steps of all episodes one after another; `ep_len` int32 and `ep_offset` int64
+say where episodes lie. Our files store columns contiguously and uncompressed: their bytes have fixed places,
+so they can be written with plain positioned writes, by many threads, and read through a memory map. Measured
+on 18 000 Push frames: contiguous 120 000 random 4-frame clips/s through h5py and 265 000 mapped, chunks of 1
+frame 32 000, of 16 frames 44 000, gzip in chunks of 16 frames 6 200 (at a thirtieth of the size). Files of
+other writers may be chunked or compressed.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ class Column:
 def allocate(
     path: Path, columns: Mapping[str, Column], lengths: NDArray[np.integer], attributes: Mapping[str, Any]
 ) -> dict[str, int]:
-    """Create `path` with room for episodes of `lengths` [n] steps; returns the byte at which each column starts.
+    """Create `path` with room for episodes of `lengths` [n] steps; returns the byte each column starts at.
 
     No row is written. OSError, and no file, where the disk is full.
     """
     lengths = np.asarray(lengths)
     rows = int(lengths.sum())
     try:
-        # v110: older HDF5 libraries refuse stable-worldmodel's way of opening (swmr=True) on files of earlier versions.
+        # v110: stable-worldmodel opens files with swmr=True, which the format knows since HDF5 1.10.
         with h5py.File(
             path, "w", libver=("v110", "v110"), alignment_threshold=PAGE, alignment_interval=PAGE
         ) as file:
@@ -64,9 +65,9 @@ def allocate(
 
 
 def write_rows(file: int, start: int, column: Column, row: int, values: NDArray[Any]) -> None:
-    """Write `values` [rows, *column.shape] of the column that starts at byte `start`, from `row` on, to descriptor `file`."""
+    """Write `values` [rows, *column.shape] to the column at byte `start` of `file`, from `row` on."""
     values = np.ascontiguousarray(values, column.dtype)
-    write_bytes(file, start + row * column.row_bytes, memoryview(values.reshape(-1).view(np.uint8)))
+    write_bytes(file, start + row * column.row_bytes, values.reshape(-1).view(np.uint8).data)
 
 
 def write_bytes(file: int, start: int, data: memoryview) -> None:
@@ -77,7 +78,7 @@ def write_bytes(file: int, start: int, data: memoryview) -> None:
 
 
 def open_file(path: Path) -> h5py.File:
-    """`path` opened for reading; FileNotFoundError where there is none, ValueError where it is no whole HDF5 file."""
+    """`path` opened for reading; FileNotFoundError or, where it is no whole HDF5 file, ValueError."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -89,7 +90,10 @@ def open_file(path: Path) -> h5py.File:
 def read_attributes(path: Path) -> dict[str, Any]:
     """The attributes of the HDF5 file `path`, as Python values."""
     with open_file(path) as file:
-        return {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+        return {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in file.attrs.items()
+        }
 
 
 def read_starts(path: Path) -> dict[str, int]:
@@ -104,12 +108,15 @@ def read_episodes(file: h5py.File, path: Path) -> tuple[NDArray[np.int64], NDArr
         if not isinstance(file.get(name), h5py.Dataset):
             raise ValueError(f"{path}: damaged or no episodes file: column {name!r} is missing")
         if file[name].ndim != 1 or file[name].dtype.kind not in "iu":
-            raise ValueError(f"{path}: column {name!r}: expected integers [episodes], got {_describe(file[name])}")
+            raise ValueError(
+                f"{path}: column {name!r}: expected integers [episodes], got {_describe(file[name])}"
+            )
     lengths = read(file[LENGTHS], path).astype(np.int64)
     offsets = read(file[OFFSETS], path).astype(np.int64)
     if len(lengths) == 0 or len(lengths) != len(offsets):
         raise ValueError(
-            f"{path}: columns {LENGTHS!r} and {OFFSETS!r}: expected as many, at least one, got {len(lengths)} and {len(offsets)}"
+            f"{path}: columns {LENGTHS!r} and {OFFSETS!r}: expected as many, at least one, "
+            f"got {len(lengths)} and {len(offsets)}"
         )
     if (lengths < 1).any():
         raise ValueError(f"{path}: column {LENGTHS!r}: episode {int(np.argmax(lengths < 1))} has no steps")
@@ -152,6 +159,7 @@ def _reserve(file: h5py.File, name: str, column: Column, rows: int) -> int:
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same episodes give the same bytes
     space = h5py.h5s.create_simple((rows, *column.shape))
     dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(column.dtype), space, properties)
     return int(dataset.get_offset())

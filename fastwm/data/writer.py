@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -18,12 +19,14 @@ BLOCK = 1 << 24  # bytes copied at a time
 
 
 class EpisodeWriter:
-    """Collects episodes and writes them to `path` when the `with` block ends; an exception in it leaves no file.
+    """Collects episodes and writes them to `path` when the `with` block ends; an exception in it leaves no
+    file.
 
         with EpisodeWriter("episodes.h5", world="my robot") as writer:
             writer.append(pixels=…, action=…, state=…)
 
-    Keyword arguments become attributes of the file. Until the end columns are kept in anonymous files beside `path`.
+    Keyword arguments become attributes of the file. Until the end columns are kept in anonymous files beside
+    `path`.
     """
 
     def __init__(self, path: str | os.PathLike[str], **attributes: str | int | float) -> None:
@@ -32,25 +35,29 @@ class EpisodeWriter:
         self.path = Path(path)
         self._attributes = {"fastwm_version": __version__, **attributes}
         self._columns: dict[str, hdf5.Column] = {}
+        self._files = ExitStack()
         self._spools: dict[str, IO[bytes]] = {}
         self._lengths: list[int] = []
 
     def append(self, **values: ArrayLike) -> None:
-        """Add an episode: `pixels` uint8 [length, height, width, 3], `action` [length or length - 1, action_dim], others.
+        """Add an episode: `pixels` uint8 [length, height, width, 3], `action` [length or length - 1,
+        action_dim], others.
 
-        All columns have `length` rows; an `action` with one row less gets a last row of zeros. Floats are stored as
-        float32. Raises ValueError where columns differ from the first episode's.
+        All columns have `length` rows; an `action` with one row less gets a last row of zeros. Floats are
+        stored as float32. Raises ValueError where columns differ from the first episode's.
         """
         episode = _episode(values)
         columns = {name: hdf5.Column(array.dtype, array.shape[1:]) for name, array in episode.items()}
         if not self._lengths:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._columns = columns
-            self._spools = {name: tempfile.TemporaryFile(dir=self.path.parent) for name in columns}
+            for name in columns:
+                spool = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115, the stack closes it
+                self._spools[name] = self._files.enter_context(spool)
         if columns != self._columns:
             raise ValueError(f"append: expected the first episode's columns {self._columns}, got {columns}")
         for name, array in episode.items():
-            self._spools[name].write(memoryview(array.reshape(-1).view(np.uint8)))
+            self._spools[name].write(array.reshape(-1).view(np.uint8).data)
         self._lengths.append(len(episode["pixels"]))
 
     def __enter__(self) -> EpisodeWriter:
@@ -63,8 +70,7 @@ class EpisodeWriter:
             if kind is None:
                 self._write()
         finally:
-            for spool in self._spools.values():
-                spool.close()
+            self._files.close()
 
     def _write(self) -> None:
         if not self._lengths:
@@ -97,7 +103,9 @@ def _episode(values: Mapping[str, ArrayLike]) -> dict[str, NDArray[Any]]:
         if array.dtype.kind not in "biuf" or array.ndim == 0:
             raise ValueError(f"{name}: expected numbers [length, …], got {array.dtype} {list(array.shape)}")
         if name == "action" and (array.ndim != 2 or array.dtype.kind != "f"):
-            raise ValueError(f"action: expected floats [length, action_dim], got {array.dtype} {list(array.shape)}")
+            raise ValueError(
+                f"action: expected floats [length, action_dim], got {array.dtype} {list(array.shape)}"
+            )
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
             if not np.isfinite(array).all():

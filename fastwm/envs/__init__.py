@@ -1,4 +1,6 @@
-"""Worlds, and gymnasium environments over them. Importing this registers `fastwm/TwoRoom-v0` and `fastwm/Push-v0`."""
+"""Worlds, and gymnasium environments over them. Importing this registers `fastwm/TwoRoom-v0` and
+`fastwm/Push-v0`.
+"""
 
 from .behaviour import POLICIES, trajectories
 from .gym import Push, PushVector, TwoRoom, TwoRoomVector, register

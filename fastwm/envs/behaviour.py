@@ -1,7 +1,7 @@
 """Trajectories for training data: a mix of noisy experts and random walks.
 
-Experts alone never show what goes wrong, random walks alone rarely pass the door or touch the puck; the shares and
-noise that each world names are those that its world model was found to learn from best.
+Experts alone never show what goes wrong, random walks alone rarely pass the door or touch the puck; the
+shares and noise that each world names are those that its world model was found to learn from best.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def trajectories(
         goal = np.where(anew[:, None], world.sample_goal(rng, n), goal)
         wander = world.random(rng, wander)
         guided = world.expert(state, goal) + noise * rng.standard_normal(wander.shape)
-        action = np.clip(np.where(follows, guided, wander), world.action_low, world.action_high).astype(np.float32)
+        action = np.clip(np.where(follows, guided, wander), world.action_low, world.action_high).astype(
+            np.float32
+        )
         state = world.step(state, action)
         states[:, t + 1], actions[:, t] = state, action
     return states, actions

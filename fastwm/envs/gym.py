@@ -1,8 +1,8 @@
 """Gymnasium's interface around a world: one environment, many at once, and their registration.
 
-Observations are pixels uint8 [64, 64, 3], actions float32 [2] in [-1, 1]. The reward is 1 where the goal is reached,
-which ends the episode, and 0 before. `info` holds `state` and `goal_state` [state_dim] (pixels), `goal` (the goal's
-picture, uint8 [64, 64, 3]) and `success`.
+Observations are pixels uint8 [64, 64, 3], actions float32 [2] in [-1, 1]. The reward is 1 where the goal is
+reached, which ends the episode, and 0 before. `info` holds `state` and `goal_state` [state_dim] (pixels),
+`goal` (the goal's picture, uint8 [64, 64, 3]) and `success`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .raster import Array, Frames
 from .two_room import TwoRoomWorld
 from .world import Flags, World
 
-FRAMES_PER_SECOND = 10
+METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
 
 class WorldEnv(gymnasium.Env[Frames, Array]):
     """One environment over `world`; subclasses name it."""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FRAMES_PER_SECOND}
+    metadata = METADATA
     world: ClassVar[World]
 
     def __init__(self, render_mode: str | None = None) -> None:
@@ -40,7 +40,7 @@ class WorldEnv(gymnasium.Env[Frames, Array]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Frames, dict[str, Any]]:
-        """Start a task of the evaluation protocol; `options` may fix its "state" and "goal", both [state_dim]."""
+        """Start a task of the evaluation protocol; `options` may fix its "state" and "goal" [state_dim]."""
         super().reset(seed=seed)
         given = {name: np.asarray(value)[None] for name, value in (options or {}).items()}
         self._state, self._goal = _task(self.world, self.np_random, 1, given)
@@ -48,14 +48,14 @@ class WorldEnv(gymnasium.Env[Frames, Array]):
         return self.world.render(self._state)[0], self._info(self._state)
 
     def step(self, action: Array) -> tuple[Frames, float, bool, bool, dict[str, Any]]:
-        """One decision, `action` [2] held for the world's substeps. Never truncates: `gymnasium.make` adds the limit."""
+        """One decision: `action` [2], held for the world's substeps. `gymnasium.make` adds the time limit."""
         if self._state is None:
             raise RuntimeError("step: call reset first")
         self._state = self.world.step(self._state, np.asarray(action)[None])
         info = self._info(self._state)
         return self.world.render(self._state)[0], float(info["success"]), info["success"], False, info
 
-    def render(self) -> Frames | None:  # type: ignore[override]
+    def render(self) -> Frames | None:
         """The picture uint8 [64, 64, 3] of the current state with `render_mode="rgb_array"`, else None."""
         if self._state is None:
             raise RuntimeError("render: call reset first")
@@ -83,16 +83,14 @@ class Push(WorldEnv):
 
 
 class WorldVectorEnv(VectorEnv[Frames, Array, NDArray[Any]]):
-    """`num_envs` environments over `world`, stepped and drawn together; an ended one starts anew at the next step.
+    """`num_envs` environments over `world`, stepped and drawn together; an ended one starts anew at the next
+    step.
 
-    Every entry of `info` has the environments' axis first. `options` of reset: "state" and "goal" [num_envs, state_dim].
+    Every entry of `info` has the environments' axis first. `options` of reset: "state" and "goal" [num_envs,
+    state_dim].
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "render_modes": ["rgb_array"],
-        "render_fps": FRAMES_PER_SECOND,
-        "autoreset_mode": AutoresetMode.NEXT_STEP,
-    }
+    metadata = METADATA | {"autoreset_mode": AutoresetMode.NEXT_STEP}
     world: ClassVar[World]
 
     def __init__(
@@ -130,7 +128,7 @@ class WorldVectorEnv(VectorEnv[Frames, Array, NDArray[Any]]):
         return self.world.render(self._state), self._info(self.world.success(self._state, self._goal))
 
     def step(self, actions: Array) -> tuple[Frames, NDArray[np.float64], Flags, Flags, dict[str, Any]]:
-        """One decision in every environment, `actions` [num_envs, 2]; those that had ended start a new task instead."""
+        """One decision everywhere, `actions` [num_envs, 2]; environments that had ended start a new task."""
         if self._state is None:
             raise RuntimeError("step: call reset first")
         restarted = self._ended
@@ -142,7 +140,13 @@ class WorldVectorEnv(VectorEnv[Frames, Array, NDArray[Any]]):
         terminated = success & ~restarted
         truncated = (self._decisions >= self.max_episode_steps) & ~terminated
         self._ended = terminated | truncated
-        return self.world.render(self._state), terminated.astype(np.float64), terminated, truncated, self._info(success)
+        return (
+            self.world.render(self._state),
+            terminated.astype(np.float64),
+            terminated,
+            truncated,
+            self._info(success),
+        )
 
     def render(self) -> tuple[Frames, ...] | None:
         """The picture uint8 [64, 64, 3] of each environment with `render_mode="rgb_array"`, else None."""
@@ -189,7 +193,7 @@ def register() -> None:
         )
 
 
-def _spaces(world: World) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+def _spaces(world: World) -> tuple[gymnasium.Space[Frames], gymnasium.Space[Array]]:
     picture = (world.image_size, world.image_size, 3)
     return (
         gymnasium.spaces.Box(0, 255, picture, np.uint8),

@@ -1,7 +1,7 @@
 """An agent disc pushes a puck to where the goal picture shows it: a small PushT.
 
-Contact is quasi-static: where the discs would overlap the puck moves out of the way along the line of centres, and
-where a wall stops the puck the agent moves back instead.
+Contact is quasi-static: where the discs would overlap the puck moves out of the way along the line of
+centres, and where a wall stops the puck the agent moves back instead.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class PushWorld(World):
 
     def sample_state(self, rng: np.random.Generator, n: int) -> Array:
         """States [n, 4]: a puck away from the walls, an agent anywhere clear of it."""
-        puck = rng.uniform(PUCK_LOW + 4, PUCK_HIGH - 4, (n, 2))
-        agent = rng.uniform(AGENT_LOW, AGENT_HIGH, (n, 2))
+        puck = rng.uniform(PUCK_LOW + 4, PUCK_HIGH - 4, (n, 2)).astype(np.float32)
+        agent = rng.uniform(AGENT_LOW, AGENT_HIGH, (n, 2)).astype(np.float32)
         while (close := norm(agent - puck)[:, 0] < CONTACT + 1).any():
             agent[close] = rng.uniform(AGENT_LOW, AGENT_HIGH, (int(close.sum()), 2))
-        return np.concatenate([agent, puck], axis=1).astype(np.float32)
+        return np.concatenate([agent, puck], axis=1)
 
     def sample_goal(self, rng: np.random.Generator, n: int) -> Array:
-        """Goals [n, 4]: the puck anywhere it can be. The agent's place means nothing and may overlap the puck."""
+        """Goals [n, 4]: the puck anywhere it can be. The agent means nothing and may overlap the puck."""
         return rng.uniform(self.state_low, self.state_high, (n, 4)).astype(np.float32)
 
     def sample_task(self, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
-        """Starts and goals [n, 4] each, 10 decisions apart on a scripted push that moves the puck at least 8 pixels."""
+        """Starts and goals [n, 4], 10 decisions apart on a scripted push that moves the puck 8 pixels."""
         starts, goals = np.empty((0, 4), np.float32), np.empty((0, 4), np.float32)
         while len(starts) < n:
             states = self._scripted_pushes(rng, max(6 * n, 64))
@@ -137,7 +137,7 @@ class PushWorld(World):
 
 
 def _overlap(agent: Array, puck: Array) -> Array:
-    """How far the discs overlap, as a vector [n, 2] in pixels from agent to puck; zeros where they do not touch."""
+    """How far the discs overlap, as a vector [n, 2] in pixels from agent to puck; 0 where they do not."""
     apart = puck - agent
     distance = norm(apart)
     return apart * (np.maximum(CONTACT - distance, 0) / np.maximum(distance, 1e-6))

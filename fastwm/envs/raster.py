@@ -1,10 +1,10 @@
 """Drawing anti-aliased sprites on batches of small RGB frames.
 
-A frame of these worlds is a fixed background and one or two sprites a few pixels wide, so drawing is copying the
-background and mixing one small square of pixels per sprite. A row of a square is contiguous in memory: a batch of
-frames is viewed as the rows of `3 * size` bytes of the square at every corner, and one indexed copy moves the squares
-of all frames. Between those copies everything is elementwise on `[n, size, 3 * size]` with the channels interleaved,
-because numpy vectorises long inner loops and not loops over 3 channels.
+A frame of these worlds is a fixed background and one or two sprites a few pixels wide, so drawing is copying
+the background and mixing one small square of pixels per sprite. A row of a square is contiguous in memory: a
+batch of frames is viewed as the rows of `3 * size` bytes of the square at every corner, and one indexed copy
+moves the squares of all frames. Between those copies everything is elementwise on `[n, size, 3 * size]` with
+the channels interleaved, because numpy vectorises long inner loops and not loops over 3 channels.
 
 Frames are uint8 [n, height, width, 3]; positions are (x, y) in pixels, with the pixels' centres at integers.
 """
@@ -23,23 +23,25 @@ CHUNK = 64
 
 
 def corners(centre: Array, size: int, image_size: int) -> Corners:
-    """Top-left pixels [n, 2] (x, y) of the squares of `size` pixels around `centre` [n, 2], moved inside the frame.
+    """Top-left pixels [n, 2] (x, y) of the squares of `size` pixels around `centre` [n, 2], moved inside the
+    frame.
 
-    `size` is even. Along each axis a square covers every pixel of the frame closer than `size / 2` to its centre.
+    `size` is even. Along each axis a square covers every pixel of the frame closer than `size / 2` to its
+    centre.
     """
     corner = np.floor(centre).astype(np.intp) - (size // 2 - 1)
     return np.clip(corner, 0, image_size - size)
 
 
 def gaussian(centre: Array, corner: Corners, size: int, sigma: float) -> Array:
-    """Opacity exp(-d^2 / (2 sigma^2)) [n, size, 3 * size] of a blurred dot; d is in pixels from `centre` [n, 2]."""
+    """Opacity exp(-d^2 / (2 sigma^2)) [n, size, 3 * size], d pixels from `centre` [n, 2]: a blurred dot."""
     across, down = _offsets(centre, corner, size)
     scale = np.float32(-0.5 / sigma**2)
     return np.exp(scale * down**2)[:, :, None] * np.exp(scale * across**2)[:, None, :]
 
 
 def disc(centre: Array, corner: Corners, size: int, radius: float) -> Array:
-    """Opacity clip(radius + 1/2 - d, 0, 1) [n, size, 3 * size] of an anti-aliased disc around `centre` [n, 2]."""
+    """Opacity clip(radius + 1/2 - d, 0, 1) [n, size, 3 * size], d pixels from `centre` [n, 2]: a disc."""
     across, down = _offsets(centre, corner, size)
     opacity = (down**2)[:, :, None] + (across**2)[:, None, :]
     np.sqrt(opacity, out=opacity)
@@ -48,7 +50,7 @@ def disc(centre: Array, corner: Corners, size: int, radius: float) -> Array:
 
 
 def blend(frames: Frames, corner: Corners, opacity: Array, colour: tuple[int, int, int]) -> None:
-    """Mix `colour` into the squares of `frames` (in place, C-contiguous) at `corner` [n, 2] by `opacity`, rounding."""
+    """Mix `colour` by `opacity` into the squares at `corner` [n, 2] of C-contiguous `frames`, in place."""
     n, size, _ = opacity.shape
     rows = _square_rows(frames, size)
     place = (np.arange(n), corner[:, 1], corner[:, 0])
@@ -61,14 +63,14 @@ def blend(frames: Frames, corner: Corners, opacity: Array, colour: tuple[int, in
 
 
 def _offsets(centre: Array, corner: Corners, size: int) -> tuple[Array, Array]:
-    """Pixels from `centre` to the square's columns, each three times [n, 3 * size], and to its rows [n, size]."""
+    """Pixels from `centre` to the square's columns, each three times [n, 3 * size], and rows [n, size]."""
     step = np.arange(size, dtype=np.float32)
     first = corner.astype(np.float32) - centre
     return first[:, :1] + np.repeat(step, 3), first[:, 1:] + step
 
 
 def _square_rows(frames: Frames, size: int) -> NDArray[np.void]:
-    """View [n, height - size + 1, width - size + 1, size] of `frames`: the rows of the square at each (y, x)."""
+    """View [n, height - size + 1, width - size + 1, size]: the rows of the square at each (y, x)."""
     n, height, width, _ = frames.shape
     return np.ndarray(
         (n, height - size + 1, width - size + 1, size),

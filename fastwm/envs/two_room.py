@@ -1,8 +1,8 @@
 """Two rooms, a wall between them, a door in the wall; an agent walks to where the goal picture shows it.
 
-The layout is stable-worldmodel's TwoRoom (224 pixels) divided by 3.5, with the door higher up and wider, and an
-action held for 5 substeps so that 20 decisions cross both rooms. Straight-line distance to the goal has a local
-minimum at the wall: a planner that succeeds has learned where the door is.
+The layout is stable-worldmodel's TwoRoom (224 pixels) divided by 3.5, with the door higher up and wider, and
+an action held for 5 substeps so that 20 decisions cross both rooms. Straight-line distance to the goal has a
+local minimum at the wall: a planner that succeeds has learned where the door is.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ BORDER = 4  # pixels
 LOW, HIGH = 5.0, 58.0  # where the agent's centre can be, both axes
 WALL_X, WALL_HALF = 32.0, 1.5
 DOOR_Y, DOOR_HALF = 20.0, 7.0
-LEFT, RIGHT = WALL_X - WALL_HALF - RADIUS, WALL_X + WALL_HALF + RADIUS  # between them the agent is in the doorway
+LEFT, RIGHT = (
+    WALL_X - WALL_HALF - RADIUS,
+    WALL_X + WALL_HALF + RADIUS,
+)  # between them the agent is in the doorway
 GAP = DOOR_HALF - RADIUS / 2  # how far from DOOR_Y the agent fits into the doorway
 
-# Outside a square of 16 the blurred agent changes a pixel by less than 255 * exp(-8 * 8 / 8) < 0.1: nothing to draw.
+# Outside a square of 16 the blurred agent changes a pixel by less than 255 * exp(-8 * 8 / 8) < 0.1: nothing
+# to draw.
 SPRITE = 16
 AGENT_COLOUR = (255, 0, 0)
 
@@ -66,11 +70,13 @@ class TwoRoomWorld(World):
         return _sample_in_room(rng, room), _sample_in_room(rng, 1 - room)
 
     def expert(self, state: ArrayLike, goal: ArrayLike) -> Array:
-        """Actions [n, 2]: straight to the goal, or to the door and through it when the goal is in the other room."""
+        """Actions [n, 2]: straight to the goal, through the door where it is in the other room."""
         position, target = self._pair(state, goal)
         right, goal_right = position[:, 0] > WALL_X, target[:, 0] > WALL_X
         crossing = right != goal_right
-        in_doorway = (np.abs(position[:, 0] - WALL_X) < RIGHT - WALL_X + 1.5) & (np.abs(position[:, 1] - DOOR_Y) < GAP)
+        in_doorway = (np.abs(position[:, 0] - WALL_X) < RIGHT - WALL_X + 1.5) & (
+            np.abs(position[:, 1] - DOOR_Y) < GAP
+        )
         before = np.where(right, RIGHT + 1, LEFT - 1)
         behind = np.where(goal_right, RIGHT + 2, LEFT - 2)
         through = np.stack([np.where(in_doorway, behind, before), np.full(len(position), DOOR_Y)], axis=1)
@@ -82,7 +88,7 @@ class TwoRoomWorld(World):
         return (direction(to_waypoint) * speed * np.where(crossing[:, None], 1, arriving)).astype(np.float32)
 
     def random(self, rng: np.random.Generator, previous: ArrayLike) -> Array:
-        """Actions [n, 2]: `previous` again with probability 1/2, or a new direction at 0.3 to 1 of full speed."""
+        """Actions [n, 2]: `previous` with probability 1/2, or a new direction at 0.3 to 1 of full speed."""
         held = self.check_action(previous)
         new = direction(rng.standard_normal(held.shape, np.float32)) * rng.uniform(0.3, 1.0, (len(held), 1))
         keep = (rng.random((len(held), 1)) < 0.5) & held.any(axis=1, keepdims=True)

@@ -1,8 +1,8 @@
 """What a world is: the vectorised, stateless core of an environment.
 
-A world is pure functions of its state, over n environments at once: states are float32 [n, state_dim] in pixels
-(x to the right, y down), actions float32 [n, action_dim] in [-1, 1]. Randomness comes in as a numpy Generator.
-gym.py puts gymnasium's interface around a world; behaviour.py turns one into trajectories.
+A world is pure functions of its state, over n environments at once: states are float32 [n, state_dim] in
+pixels (x to the right, y down), actions float32 [n, action_dim] in [-1, 1]. Randomness comes in as a numpy
+Generator. gym.py puts gymnasium's interface around a world; behaviour.py turns one into trajectories.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLACK = 1e-3
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How a world's training data is made: a share of noisy experts, the rest random (`behaviour.trajectories`)."""
+    """How a world's training data is made, by `behaviour.trajectories`."""
 
     expert_share: float  # probability that an episode follows the expert
     noise: float  # standard deviation of the normal noise added to an expert's action
@@ -58,7 +58,7 @@ class World(ABC):
         return len(self.action_low)
 
     def step(self, state: ArrayLike, action: ArrayLike) -> Array:
-        """The states [n, state_dim] one decision after `state` under `action` [n, action_dim], clipped to its bounds."""
+        """States [n, state_dim] one decision after `state`; `action` [n, action_dim] is clipped to bounds."""
         before, actions = self.check_state(state), self.check_action(action)
         if len(actions) != len(before):
             raise ValueError(f"action: expected one row per state, {len(before)}, got {len(actions)}")
@@ -73,8 +73,15 @@ class World(ABC):
         shape = (len(states), self.image_size, self.image_size, 3)
         if out is None:
             out = np.empty(shape, np.uint8)
-        elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
-            raise ValueError(f"out: expected writeable contiguous uint8 {list(shape)}, got {out.dtype} {list(out.shape)}")
+        elif (
+            out.shape != shape
+            or out.dtype != np.uint8
+            or not out.flags.c_contiguous
+            or not out.flags.writeable
+        ):
+            raise ValueError(
+                f"out: expected writeable contiguous uint8 {list(shape)}, got {out.dtype} {list(out.shape)}"
+            )
         for start in range(0, len(states), CHUNK):
             self._draw(out[start : start + CHUNK], states[start : start + CHUNK])
         return out
@@ -89,7 +96,7 @@ class World(ABC):
 
     @abstractmethod
     def distance(self, state: ArrayLike, goal: ArrayLike) -> Array:
-        """Pixels [n] still to go from `state` [n, state_dim] to `goal` [n, state_dim]; what `success` measures."""
+        """Pixels [n] from `state` to `goal` [n, state_dim] each, the measure of `success`."""
 
     @abstractmethod
     def sample_state(self, rng: np.random.Generator, n: int) -> Array:
@@ -101,15 +108,15 @@ class World(ABC):
 
     @abstractmethod
     def sample_task(self, rng: np.random.Generator, n: int) -> tuple[Array, Array]:
-        """Evaluation tasks: states to start from and goals [n, state_dim] each, solvable within `budget` decisions."""
+        """Evaluation tasks, starts and goals [n, state_dim], solvable within `budget` decisions."""
 
     @abstractmethod
     def expert(self, state: ArrayLike, goal: ArrayLike) -> Array:
-        """Actions [n, action_dim] that lead from `state` to `goal` [n, state_dim], scripted with the true state."""
+        """Actions [n, action_dim] from `state` towards `goal` [n, state_dim], scripted."""
 
     @abstractmethod
     def random(self, rng: np.random.Generator, previous: ArrayLike) -> Array:
-        """Random actions [n, action_dim] that often repeat the `previous` ones; a row of zeros is never repeated."""
+        """Random actions [n, action_dim], often the `previous` ones; a row of zeros is never repeated."""
 
     @abstractmethod
     def _step(self, state: Array, action: Array) -> Array: ...
@@ -123,7 +130,9 @@ class World(ABC):
         inside = self.contains(states)
         if not inside.all():
             row = int(np.argmin(inside))
-            raise ValueError(f"{name}: row {row} {_row(states[row])} is no state of {self.name}: {self._rule()}")
+            raise ValueError(
+                f"{name}: row {row} {_row(states[row])} is no state of {self.name}: {self._rule()}"
+            )
         return states
 
     def check_action(self, action: ArrayLike) -> Array:
@@ -136,7 +145,9 @@ class World(ABC):
         if not inside.all():
             row = int(np.argmin(inside))
             bounds = f"{_row(self.state_low)} to {_row(self.state_high)}"
-            raise ValueError(f"{name}: row {row} {_row(states[row])} is outside {self.name}'s bounds {bounds}")
+            raise ValueError(
+                f"{name}: row {row} {_row(states[row])} is outside {self.name}'s bounds {bounds}"
+            )
         return states
 
     @abstractmethod
@@ -157,11 +168,11 @@ def _matrix(value: ArrayLike, columns: int, name: str) -> Array:
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] != columns:
         raise ValueError(f"{name}: expected shape [n, {columns}], got {list(array.shape)}")
-    array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        row = int(np.argmin(np.isfinite(array).all(axis=1)))
-        raise ValueError(f"{name}: row {row} is not finite: {_row(array[row])}")
-    return array
+    matrix: Array = array.astype(np.float32, copy=False)
+    if not np.isfinite(matrix).all():
+        row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+        raise ValueError(f"{name}: row {row} is not finite: {_row(matrix[row])}")
+    return matrix
 
 
 def _row(values: Array) -> str:
@@ -175,4 +186,5 @@ def norm(vector: Array) -> Array:
 
 def direction(vector: Array) -> Array:
     """`vector` [n, 2] scaled to length 1; zeros stay zeros."""
-    return vector / np.maximum(norm(vector), np.float32(1e-6))
+    length: Array = np.maximum(norm(vector), np.float32(1e-6))
+    return vector / length
