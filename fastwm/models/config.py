@@ -84,7 +84,7 @@ class WorldModelConfig:
         if self.image_size % multiple:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {multiple}")
         if self.action_dim % self.action_block:
-            raise ValueError(f"action_dim is {self.action_dim}; expected a multiple of action_block")
+            raise ValueError(f"action_dim is {self.action_dim}; expected a multiple of {self.action_block}")
 
     @classmethod
     def preset(cls, name: str, *, action_dim: int, **changes: Any) -> WorldModelConfig:
