@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .raster import Array, Frames, blend, corners, disc
+from .raster import Array, Frames, blend, corners, disc, scratch_for
 from .world import Behaviour, Flags, World, direction, norm
 
 SUBSTEPS = 3
@@ -43,6 +43,7 @@ class PushWorld(World):
     state_high = np.array([AGENT_HIGH, AGENT_HIGH, PUCK_HIGH, PUCK_HIGH], np.float32)
     tolerance = 4.0
     behaviour = Behaviour(expert_share=0.75, noise=0.35, arrive=3.0, renew=0.04)
+    sprite = PUCK_SPRITE
     _background: ClassVar[Frames]
 
     def contains(self, state: Array) -> Flags:
@@ -124,13 +125,14 @@ class PushWorld(World):
             states.append(self.step(states[-1], self.expert(states[-1], goal)))
         return np.stack(states)
 
-    def _draw(self, frames: Frames, state: Array) -> None:
+    def _draw(self, frames: Frames, state: Array, scratch: Array) -> None:
         frames[:] = self._background
         agent, puck = state[:, :2], state[:, 2:]
         corner = corners(puck, PUCK_SPRITE, self.image_size)
-        blend(frames, corner, disc(puck, corner, PUCK_SPRITE, PUCK_RADIUS), PUCK_COLOUR)
+        blend(frames, corner, disc(puck, corner, PUCK_RADIUS, scratch[0]), PUCK_COLOUR, scratch[1])
         corner = corners(agent, AGENT_SPRITE, self.image_size)
-        blend(frames, corner, disc(agent, corner, AGENT_SPRITE, AGENT_RADIUS), AGENT_COLOUR)
+        small = scratch_for(len(state), AGENT_SPRITE)
+        blend(frames, corner, disc(agent, corner, AGENT_RADIUS, small[0]), AGENT_COLOUR, small[1])
 
     def _rule(self) -> str:
         return f"the discs' centres must be at least {CONTACT - OVERLAP:g} pixels apart"

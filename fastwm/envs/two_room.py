@@ -43,6 +43,7 @@ class TwoRoomWorld(World):
     state_high = np.array([HIGH, HIGH], np.float32)
     tolerance = 16 / 3.5
     behaviour = Behaviour(expert_share=0.5, noise=0.4, arrive=4.0, renew=0.0)
+    sprite = SPRITE
     _background: ClassVar[Frames]
 
     def contains(self, state: Array) -> Flags:
@@ -102,10 +103,10 @@ class TwoRoomWorld(World):
             state = _substep(state, action)
         return state
 
-    def _draw(self, frames: Frames, state: Array) -> None:
+    def _draw(self, frames: Frames, state: Array, scratch: Array) -> None:
         frames[:] = self._background
         corner = corners(state, SPRITE, self.image_size)
-        blend(frames, corner, gaussian(state, corner, SPRITE, RADIUS), AGENT_COLOUR)
+        blend(frames, corner, gaussian(state, corner, RADIUS, scratch[0]), AGENT_COLOUR, scratch[1])
 
 
 def _sample_in_room(rng: np.random.Generator, room: np.ndarray) -> Array:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .raster import CHUNK, Array, Frames
+from .raster import CHUNK, Array, Frames, scratch_for
 
 Flags = NDArray[np.bool_]
 
@@ -41,6 +41,7 @@ class World(ABC):
     state_high: ClassVar[Array]  # [state_dim], pixels
     tolerance: ClassVar[float]  # pixels from the goal below which an episode succeeds
     behaviour: ClassVar[Behaviour]
+    sprite: ClassVar[int]  # side in pixels of the square around the largest thing that moves
 
     image_size: ClassVar[int] = 64
     budget: ClassVar[int] = 20  # decisions in an evaluation episode
@@ -82,8 +83,10 @@ class World(ABC):
             raise ValueError(
                 f"out: expected writeable contiguous uint8 {list(shape)}, got {out.dtype} {list(out.shape)}"
             )
+        scratch = scratch_for(min(len(states), CHUNK), self.sprite)
         for start in range(0, len(states), CHUNK):
-            self._draw(out[start : start + CHUNK], states[start : start + CHUNK])
+            chunk = states[start : start + CHUNK]
+            self._draw(out[start : start + CHUNK], chunk, scratch[:, : len(chunk)])
         return out
 
     def success(self, state: ArrayLike, goal: ArrayLike) -> Flags:
@@ -122,7 +125,7 @@ class World(ABC):
     def _step(self, state: Array, action: Array) -> Array: ...
 
     @abstractmethod
-    def _draw(self, frames: Frames, state: Array) -> None: ...
+    def _draw(self, frames: Frames, state: Array, scratch: Array) -> None: ...
 
     def check_state(self, state: ArrayLike, name: str = "state") -> Array:
         """`state` as float32 [n, state_dim], or a ValueError saying what is wrong with `name`."""
