@@ -1,0 +1,42 @@
+"""What a search keeps of its iterations: the best candidate, and candidates whose cost was not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastwm.planning.cem import Update
+
+
+class Record:
+    """Starts from the first mean [B, T, A]. Holds no number of the host: adding to it never waits for a device."""
+
+    def __init__(self, mean: Tensor) -> None:
+        self.best_actions = mean  # [B, T, A]
+        self._best_cost = mean.new_full((len(mean),), math.inf)  # [B]
+        self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
+        self._hopeless = self._non_finite > 0  # [B]
+
+    def add(self, actions: Tensor, cost: Tensor, update: Update) -> None:
+        """One iteration: candidates [B, S, T, A], their cost [B, S], what became of them."""
+        first = update.elites[:, 0]  # [B]
+        best = cost.gather(1, first[:, None])[:, 0]  # [B]
+        better = best.isfinite() & (best < self._best_cost)
+        rows = torch.arange(len(first), device=first.device)
+        self.best_actions = torch.where(better[:, None, None], actions[rows, first], self.best_actions)
+        self._best_cost = torch.where(better, best, self._best_cost)
+        self._non_finite = self._non_finite + update.non_finite
+        self._hopeless = self._hopeless | (update.non_finite == cost.shape[1])
+
+    def refuse_hopeless(self) -> None:
+        """Raise RuntimeError if an iteration found no candidate of finite cost for an environment."""
+        if self._hopeless.any():
+            environments = self._hopeless.nonzero()[:, 0].tolist()
+            raise RuntimeError(f"the cost of every candidate is NaN or infinite for environment(s) {environments} of the batch")
+
+    def stats(self) -> dict[str, Any]:
+        """best_cost float32 [B], non_finite int64 [B]."""
+        return {"best_cost": self._best_cost, "non_finite": self._non_finite}
