@@ -1,0 +1,149 @@
+"""The time of one plan: the engine beside plain PyTorch, on the same machine, in turns, and only if the costs agree."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import fastwm
+from fastwm.engine.engine import Engine
+from fastwm.models import WorldModel
+from fastwm.planning import CEM, GoalDistance, Planner
+
+TOLERANCE = 1e-4  # relative cost error allowed of float32
+WARM_UP = 2  # plans of each way that do not count
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Medians of `repeats` plans for one environment, by (way, dtype); empty where the float32 costs did not agree.
+
+    Ways are "engine" and "torch". parity_error: the largest relative difference of a candidate's cost between the
+    two in float32. bfloat16 is timed where the engine plans with it, which its ranking gate decided.
+    """
+
+    parity_error: float
+    tolerance: float
+    threads: int
+    repeats: int
+    milliseconds: dict[tuple[str, str], float]
+
+    @property
+    def parity(self) -> bool:
+        """Whether the costs agree, so that the times compare the same work."""
+        return self.parity_error <= self.tolerance
+
+
+def compare(
+    model: WorldModel,
+    engine: Engine,
+    planner_of: Callable[[Engine], Planner],
+    start: NDArray[np.uint8],
+    goal: NDArray[np.uint8],
+    *,
+    repeats: int = 25,
+) -> Comparison:
+    """Plan from `start` to `goal`, uint8 [size, size, 3] each, with engines of `model` and with plain PyTorch, in turns.
+
+    planner_of: makes the planner around an engine; its search is one that `plain_plan` knows.
+    """
+    exact = (
+        engine
+        if engine.dtype == "float32"
+        else fastwm.compile(model, dtype="float32", threads=engine.threads)
+    )
+    planner = planner_of(exact)
+    with _torch_threads(engine.threads):
+        error = parity_error(planner, model, start, goal)
+        if not error <= TOLERANCE:
+            return Comparison(error, TOLERANCE, engine.threads, 0, {})
+        pictures = torch.from_numpy(start), torch.from_numpy(goal)
+        ways: dict[tuple[str, str], Callable[[], object]] = {
+            ("engine", "float32"): partial(planner.plan, start, goal),
+            ("torch", "float32"): partial(plain_plan, planner, model, *pictures),
+        }
+        if engine is not exact:
+            ways["engine", engine.dtype] = partial(planner_of(engine).plan, start, goal)
+            ways["torch", engine.dtype] = partial(plain_plan, planner, model, *pictures, bfloat16=True)
+        times: dict[tuple[str, str], list[float]] = {name: [] for name in ways}
+        for _ in range(WARM_UP + repeats):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                way()
+                times[name].append(1e3 * (time.perf_counter() - began))
+    medians = {name: statistics.median(values[WARM_UP:]) for name, values in times.items()}
+    return Comparison(error, TOLERANCE, engine.threads, repeats, medians)
+
+
+@torch.inference_mode()
+def parity_error(
+    planner: Planner, model: WorldModel, start: NDArray[np.uint8], goal: NDArray[np.uint8]
+) -> float:
+    """Largest relative difference of the costs that engine and model give the same candidates."""
+    engine = planner.engine
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, planner.optimizer.samples, planner.horizon, engine.action_dim)
+    actions = engine.action_mean + engine.action_std * torch.randn(shape, generator=generator)
+    predicted = model.rollout(model.encode(torch.from_numpy(start))[None, None], actions)
+    expected = _closest(predicted, model.encode(torch.from_numpy(goal))[None])
+    latents = engine.rollout(engine.encode(start), actions, keep="all")
+    found = planner.cost(latents, actions, engine.encode(goal)[:, 0], threads=engine.threads)
+    return float(((found - expected).abs() / expected.abs()).max())
+
+
+@torch.inference_mode()
+def plain_plan(
+    planner: Planner, model: WorldModel, start: Tensor, goal: Tensor, *, bfloat16: bool = False
+) -> Tensor:
+    """The planner's search as one would write it in PyTorch: start, goal [size, size, 3] -> mean actions [T, A].
+
+    bfloat16: under autocast.
+    """
+    cem: CEM = planner.optimizer
+    if planner.cost != GoalDistance("squared", "min") or cem.momentum or cem.return_best:
+        raise ValueError(
+            "the plain plan knows CEM without momentum that minimises GoalDistance('squared', 'min')"
+        )
+    low, high = (None if bound is None else torch.as_tensor(bound) for bound in (cem.low, cem.high))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        context, target = model.encode(start)[None, None], model.encode(goal)[None]
+        mean = model.action_mean.expand(planner.horizon, -1)
+        std = cem.std * model.action_std.expand(planner.horizon, -1)
+        for _ in range(cem.iterations):
+            noise = torch.randn(cem.samples, *mean.shape)
+            for t in range(1, planner.horizon):
+                noise[:, t] = (
+                    cem.correlation * noise[:, t - 1] + (1 - cem.correlation**2) ** 0.5 * noise[:, t]
+                )
+            actions = mean + std * noise
+            actions[0] = mean
+            if low is not None or high is not None:
+                actions = actions.clamp(low, high)
+            cost = _closest(model.rollout(context, actions[None]), target)[0]
+            elites = actions[cost.topk(cem.elites, largest=False).indices]
+            mean, std = elites.mean(dim=0), elites.std(dim=0).clamp_min(cem.min_std)
+    return mean
+
+
+def _closest(latents: Tensor, goal: Tensor) -> Tensor:
+    """latents [B, S, T, E], goal [B, E] -> smallest squared distance over the horizon [B, S]"""
+    return (latents - goal[:, None, None]).square().sum(dim=-1).amin(dim=-1)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,202 @@
+"""The demo, stage by stage, in a directory where a second run goes on from what the first one finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+import fastwm
+from fastwm.data import Episodes, collect
+from fastwm.demo.compare import Comparison, compare
+from fastwm.demo.playback import choose_episodes, fit_probe, playback
+from fastwm.demo.report import write_report
+from fastwm.demo.settings import DemoSettings
+from fastwm.engine.backend import default_threads
+from fastwm.envs import world
+from fastwm.evaluation import Evaluation, ExpertPolicy, PlannerPolicy, RandomPolicy, evaluate, sample_tasks
+from fastwm.models.storage import write_atomically
+from fastwm.training import train
+from fastwm.training.loop import TrainResult, validation_row
+
+DATA, MODEL, SECONDS, SUMMARY, REPORT = "episodes.h5", "model", "seconds.json", "summary.json", "report.html"
+
+logger = logging.getLogger(__name__)
+
+
+def run_demo(
+    settings: DemoSettings, out: str | os.PathLike[str], *, fresh: bool = False, progress: bool = True
+) -> dict[str, Any]:
+    """Collect, train, compile, evaluate, compare, report; returns what it writes to `out`/summary.json.
+
+    Finished work of an earlier run in `out` is kept: episodes, and the training up to its last checkpoint.
+    fresh: remove it first. ValueError where it was made with other settings.
+    """
+    out = Path(out)
+    here = world(settings.world)
+    clock = StageClock(out, fresh=fresh)
+    if fresh:
+        _remove(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+    with clock.stage(
+        "collect", f"{settings.episodes} episodes of {settings.length} frames in world {here.name}"
+    ):
+        data = _collect(settings, out, clock, progress)
+    with clock.stage("train", f"a world model for {settings.steps} steps, from pixels and actions alone"):
+        trained = _train(settings, out, data, clock, progress)
+    with clock.stage("compile", "its predictor for this machine"):
+        engine = fastwm.compile(trained.model, threads=settings.threads)
+    logger.info("%s", engine)
+    with clock.stage(
+        "evaluate", f"{settings.evaluation_episodes} episodes each of planner, expert and random"
+    ):
+        planner_of = partial(settings.search.planner, world=here)
+        policy = PlannerPolicy(planner_of(engine))
+        run = partial(
+            evaluate, here, episodes=settings.evaluation_episodes, seed=settings.seed, progress=progress
+        )
+        evaluations = [run(policy), run(ExpertPolicy(here)), run(RandomPolicy(here))]
+    with clock.stage("compare", "one plan with the engine and with plain PyTorch"):
+        start, goal = (here.render(states[:1])[0] for states in sample_tasks(here, 1, settings.seed))
+        comparison = compare(trained.model, engine, planner_of, start, goal)
+    summary = _summary(settings, trained, engine.info(), evaluations, comparison, clock)
+    with clock.stage("report", "what was found"):
+        training, _ = Episodes(data).split(settings.train_config().validation_fraction, seed=settings.seed)
+        probe = fit_probe(trained.model, training)
+        shown = playback(here, engine, probe, policy, evaluations[0], choose_episodes(evaluations[0]))
+        write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        write_report(out / REPORT, summary, shown, out / MODEL)
+    return summary
+
+
+class StageClock:
+    """Seconds of each stage, kept on disk so that a resumed run can tell what its finished stages took."""
+
+    def __init__(self, out: Path, *, fresh: bool) -> None:
+        self._path = out / SECONDS
+        self.seconds: dict[str, float | None] = {}
+        self._kept: dict[str, float] = {}
+        if self._path.is_file() and not fresh:
+            self._kept = json.loads(self._path.read_text())
+
+    @contextmanager
+    def stage(self, name: str, what: str) -> Iterator[None]:
+        """Announce a stage and time it."""
+        logger.info("%s: %s", name, what)
+        began = time.perf_counter()
+        yield
+        self.seconds.setdefault(name, time.perf_counter() - began)
+
+    def made(self, name: str, seconds: float) -> None:
+        """What a resumable stage took, to be kept."""
+        self.seconds[name] = self._kept[name] = seconds
+        write_atomically(self._path, json.dumps(self._kept).encode())
+
+    def reuse(self, name: str) -> None:
+        """A resumable stage was finished by an earlier run: what it took then, or None where that is not known."""
+        self.seconds[name] = self._kept.get(name)
+
+
+def _collect(settings: DemoSettings, out: Path, clock: StageClock, progress: bool) -> Path:
+    path = out / DATA
+    there = path.exists()
+    began = time.perf_counter()
+    collect(
+        settings.world,
+        path,
+        episodes=settings.episodes,
+        length=settings.length,
+        seed=settings.seed,
+        workers=settings.threads or default_threads(),
+        progress=progress,
+    )
+    if there:
+        logger.info("collect: %s was already there", path)
+        clock.reuse("collect")
+    else:
+        clock.made("collect", time.perf_counter() - began)
+    return path
+
+
+def _train(settings: DemoSettings, out: Path, data: Path, clock: StageClock, progress: bool) -> TrainResult:
+    config = settings.train_config()
+    model_config = settings.model_config(world(settings.world).action_dim)
+    trained = train(data, out / MODEL, model_config, config, resume=True, progress=progress)
+    if trained.frames_per_second > 0:
+        # After an interruption, the whole run at the pace of the steps that were left.
+        clock.made("train", config.steps * config.batch_size * config.frames / trained.frames_per_second)
+    else:
+        logger.info("train: %s was already trained", out / MODEL)
+        clock.reuse("train")
+    return trained
+
+
+def _summary(
+    settings: DemoSettings,
+    trained: TrainResult,
+    engine: dict[str, Any],
+    evaluations: list[Evaluation],
+    comparison: Comparison,
+    clock: StageClock,
+) -> dict[str, Any]:
+    """summary.json: rates are shares with 95 % intervals, times milliseconds or seconds, as the names say."""
+    summary: dict[str, Any] = {"world": settings.world, "episodes": settings.evaluation_episodes}
+    for found in evaluations:
+        summary[f"success_{found.policy}"] = found.rate
+    for found in evaluations:
+        summary[f"interval_{found.policy}"] = list(found.interval)
+        summary[f"decisions_{found.policy}"] = found.mean_decisions
+    summary["decision_ms_planner"] = evaluations[0].mean_decision_ms
+    for way in ("engine", "torch"):
+        for dtype in ("float32", "bfloat16"):
+            suffix = "" if dtype == "float32" else f"_{dtype}"
+            if dtype == "float32" or (way, dtype) in comparison.milliseconds:
+                summary[f"plan_ms_{way}{suffix}"] = comparison.milliseconds.get((way, dtype))
+    summary["parity_error"], summary["parity_tolerance"] = comparison.parity_error, comparison.tolerance
+    summary["train_seconds"] = clock.seconds["train"]
+    summary["stage_seconds"] = dict(clock.seconds)
+    summary["data_frames"] = settings.episodes * settings.length
+    summary["parameters"] = sum(p.numel() for p in trained.model.parameters())
+    summary["health"] = validation_row(settings.steps, trained.health)
+    summary["settings"] = dataclasses.asdict(settings)
+    summary["settings"]["search"]["elites"] = settings.search.elite_count
+    summary["training"] = dataclasses.asdict(settings.train_config())
+    summary["model"] = trained.model.config.to_dict()
+    summary["engine"] = engine
+    found = fastwm.info()
+    summary["machine"] = {
+        "processor": found["processor"],
+        "threads": engine["threads"],
+        "isa": engine["isa"],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    summary["versions"] = {
+        "fastwm": fastwm.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+    }
+    return summary
+
+
+def _remove(out: Path) -> None:
+    """What a demo wrote to `out`, and nothing else."""
+    for name in (DATA, f"{DATA}.partial", f"{DATA}.parts", SECONDS, SUMMARY, REPORT):
+        (out / name).unlink(missing_ok=True)
+    if (out / MODEL / "config.json").is_file() or (out / MODEL / "metrics.csv").is_file():
+        shutil.rmtree(out / MODEL)

@@ -1,0 +1,118 @@
+"""What the demo does in each world: sizes at which it is known to work on two CPU cores in minutes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import fastwm
+
+if TYPE_CHECKING:
+    from fastwm.engine.engine import Engine
+    from fastwm.envs import World
+    from fastwm.models import WorldModelConfig
+    from fastwm.planning import Planner
+    from fastwm.training import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """CEM as it works in our worlds: few candidates, noise that lasts, the distance at the closest point of the path.
+
+    The cost is the minimum over the horizon because the last step alone makes a receding horizon procrastinate: arriving
+    at the end of every plan costs as little as arriving now. elites: None is a tenth of the samples, at least 6.
+    std, min_std: of the noise at the start and at the least, in environment units.
+    """
+
+    samples: int = 64
+    elites: int | None = None
+    iterations: int = 4
+    horizon: int = 12
+    std: float = 1.0
+    min_std: float = 0.1
+    correlation: float = 0.7
+
+    @property
+    def elite_count(self) -> int:
+        """Candidates that refit the distribution."""
+        return min(self.samples, max(6, self.samples // 10)) if self.elites is None else self.elites
+
+    def planner(self, engine: Engine, world: World) -> Planner:
+        """A planner within the world's action bounds."""
+        if engine.action_dim != world.action_dim:
+            raise ValueError(
+                f"the model takes action blocks of {engine.action_dim} numbers; "
+                f"world {world.name!r} has actions of {world.action_dim}"
+            )
+        optimizer = fastwm.CEM(
+            samples=self.samples,
+            elites=self.elite_count,
+            iterations=self.iterations,
+            std=self.std / float(engine.action_std.mean()),
+            min_std=self.min_std,
+            low=world.action_low.tolist(),
+            high=world.action_high.tolist(),
+            correlation=self.correlation,
+        )
+        return fastwm.Planner(engine, optimizer, self.horizon, cost=fastwm.GoalDistance(reduce="min"))
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoSettings:
+    """One demo: data, model, training, search, evaluation. The result is a function of these, `threads` aside."""
+
+    world: str
+    episodes: int  # collected
+    length: int  # frames of each
+    model: str  # preset of WorldModelConfig
+    steps: int  # of training
+    validations: int  # during training
+    evaluation_episodes: int = 100
+    search: Search = Search()
+    seed: int = 0
+    threads: int | None = None  # None: every processor
+
+    @classmethod
+    def of(cls, world: str, **changes: Any) -> DemoSettings:
+        """The known-good settings of `world`, with any field changed (None changes nothing)."""
+        if world not in _KNOWN:
+            raise ValueError(f"world: expected one of {', '.join(_KNOWN)}, got {world!r}")
+        given = {name: value for name, value in changes.items() if value is not None}
+        return dataclasses.replace(_KNOWN[world], **given)
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("episodes", 2),
+            ("length", 2),
+            ("steps", 1),
+            ("validations", 1),
+            ("evaluation_episodes", 1),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+
+    def model_config(self, action_dim: int) -> WorldModelConfig:
+        """The world model to train."""
+        return fastwm.WorldModelConfig.preset(self.model, action_dim=action_dim)
+
+    def train_config(self) -> TrainConfig:
+        """How it is trained: checkpoints and validations evenly over the run, fine print as the preset has it."""
+        from fastwm.training import TrainConfig
+
+        every = -(-self.steps // self.validations)
+        return TrainConfig.preset(
+            "small",
+            steps=self.steps,
+            seed=self.seed,
+            threads=self.threads,
+            validate_every=every,
+            checkpoint_every=every,
+            log_every=max(1, self.steps // 300),
+        )
+
+
+_KNOWN = {
+    "push": DemoSettings("push", episodes=2000, length=30, model="small", steps=3000, validations=12),
+    "two-room": DemoSettings("two-room", episodes=2000, length=20, model="mlp", steps=500, validations=10),
+}

@@ -1,0 +1,222 @@
+"""Closed-loop evaluation: does a policy reach its goals, and what does a decision cost?
+
+Many episodes advance together, but each is on its own: its task, its random stream and, with engines whose results do
+not depend on the batch, its plans are functions of (seed, episode) alone, whoever else is still active.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fastwm.envs import World
+
+if TYPE_CHECKING:
+    from fastwm.planning import Plan, Planner
+
+CONFIDENCE_95 = 1.959963984540054  # the normal distribution's 97.5 % point
+_TASKS, _RANDOM, _PLANNER = range(3)  # random streams of one seed
+
+
+class Policy(ABC):
+    """Chooses actions in the episodes that are still active. It is shown pixels, or states if `sees_states`."""
+
+    name: str
+    sees_states: bool = False
+
+    @abstractmethod
+    def begin(self, goal: NDArray[Any], seed: int) -> None:
+        """New episodes. goal: uint8 [n, size, size, 3], or [n, state_dim] if `sees_states`."""
+
+    @abstractmethod
+    def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
+        """Actions [b, A] of `episodes` [b] (their numbers) that now look like `seen`, as in `begin`."""
+
+
+class PlannerPolicy(Policy):
+    """Plans at every decision, warm-started from its last plan shifted by one, and takes the first action.
+
+    The goal is given as pixels, and so is what it sees. After an evaluation `plans` holds, for each decision, the
+    episodes [b] that were active and their plan.
+    """
+
+    name = "planner"
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self.plans: list[tuple[NDArray[np.int64], Plan]] = []
+
+    def begin(self, goal: NDArray[Any], seed: int) -> None:
+        engine = self.planner.engine
+        self._seed = seed
+        self._goal = engine.encode(goal)[:, 0]  # [n, E]
+        self._rest = engine.action_mean.expand(
+            len(goal), self.planner.horizon, -1
+        ).clone()  # [n, T, A], warm starts
+        self.plans = []
+
+    def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
+        which = torch.as_tensor(episodes)
+        plan = self.planner.plan(
+            seen,
+            self._goal[which],
+            warm_start=self._rest[which],
+            generator=int(_generator(self._seed, _PLANNER, decision).integers(2**63)),
+            environments=which,
+        )
+        self._rest[which, :-1] = plan.mean[:, 1:]
+        self.plans.append((episodes, plan))
+        return plan.actions[:, 0].numpy()
+
+
+class ExpertPolicy(Policy):
+    """The world's scripted expert, which is told the true state."""
+
+    name = "expert"
+    sees_states = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def begin(self, goal: NDArray[Any], seed: int) -> None:
+        self._goal = goal
+
+    def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
+        return self._world.expert(seen, self._goal[episodes])
+
+
+class RandomPolicy(Policy):
+    """The world's random walk."""
+
+    name = "random"
+    sees_states = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def begin(self, goal: NDArray[Any], seed: int) -> None:
+        self._rngs = [_generator(seed, _RANDOM, episode) for episode in range(len(goal))]
+        self._previous = np.zeros((len(goal), self._world.action_dim), np.float32)
+
+    def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
+        for i in episodes:
+            self._previous[i] = self._world.random(self._rngs[i], self._previous[i][None])[0]
+        return self._previous[episodes]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy did in n episodes of at most `budget` decisions.
+
+    success [n]; decisions [n], `budget` where it failed; states [n, budget + 1, state_dim], the last one repeated after
+    success; goals [n, state_dim]; decision_ms [n]: mean milliseconds of the policy per decision of each episode, the
+    time of a batch shared equally among its active episodes.
+    """
+
+    policy: str
+    success: NDArray[np.bool_]
+    decisions: NDArray[np.int64]
+    states: NDArray[np.float32]
+    goals: NDArray[np.float32]
+    decision_ms: NDArray[np.float64]
+
+    @property
+    def rate(self) -> float:
+        """Share of episodes that reached their goal."""
+        return float(self.success.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of `rate`."""
+        return wilson_interval(int(self.success.sum()), len(self.success))
+
+    @property
+    def mean_decisions(self) -> float | None:
+        """Decisions to the goal, mean over the episodes that reached it."""
+        return float(self.decisions[self.success].mean()) if self.success.any() else None
+
+    @property
+    def mean_decision_ms(self) -> float:
+        """Milliseconds per decision, mean over all decisions."""
+        return float(np.average(self.decision_ms, weights=np.maximum(self.decisions, 1)))
+
+
+def sample_tasks(world: World, episodes: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Starts and goals [episodes, state_dim] of the world's evaluation protocol."""
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
+    return world.sample_task(_generator(seed, _TASKS), episodes)
+
+
+def evaluate(
+    world: World,
+    policy: Policy,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    budget: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Run `policy` in `episodes` tasks of `world`, each for at most `budget` decisions (the world's own by default)."""
+    budget = world.budget if budget is None else budget
+    if budget < 1:
+        raise ValueError(f"budget: expected at least 1 decision, got {budget}")
+    state, goal = sample_tasks(world, episodes, seed)
+    policy.begin(goal if policy.sees_states else world.render(goal), seed)
+
+    success = world.success(state, goal)
+    decisions = np.where(success, 0, budget)
+    milliseconds = np.zeros(episodes)
+    states = [state]
+    with tqdm(total=episodes, unit="episode", desc=f"evaluate {policy.name}", disable=not progress) as bar:
+        for decision in range(budget):
+            active = np.flatnonzero(~success)
+            bar.update(episodes - len(active) - bar.n)
+            if len(active) == 0:
+                break
+            seen = state[active] if policy.sees_states else world.render(state[active])
+            began = time.perf_counter()
+            action = policy.act(decision, active, seen)
+            milliseconds[active] += 1e3 * (time.perf_counter() - began) / len(active)
+            state = state.copy()
+            state[active] = world.step(state[active], action)
+            reached = world.success(state[active], goal[active])
+            decisions[active[reached]] = decision + 1
+            success[active[reached]] = True
+            states.append(state)
+        bar.update(episodes - bar.n)
+    states += [state] * (budget + 1 - len(states))
+    return Evaluation(
+        policy.name,
+        success,
+        decisions,
+        np.stack(states, axis=1),
+        goal,
+        milliseconds / np.maximum(decisions, 1),
+    )
+
+
+def wilson_interval(successes: int, trials: int, z: float = CONFIDENCE_95) -> tuple[float, float]:
+    """Confidence interval of a share (Wilson 1927): honest for few trials and for shares near 0 and 1."""
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(
+            f"successes is {successes} of {trials} trials; expected 0 to trials, and at least one trial"
+        )
+    share, square = successes / trials, z * z / trials
+    centre = (share + square / 2) / (1 + square)
+    half = z / (1 + square) * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
