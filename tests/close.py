@@ -1,4 +1,5 @@
-"""How close is close: a kernel may err twice as much as PyTorch in the same dtype, measured against float64."""
+"""How close is close: a kernel may err twice as much as PyTorch in the same dtype, measured against
+float64."""
 
 from __future__ import annotations
 
@@ -6,14 +7,19 @@ import torch
 from torch import Tensor
 
 
-def assert_close(name: str, kernel: Tensor, same_dtype_torch: Tensor, truth: Tensor, *, tiny: float | None = None) -> None:
-    """Assert max|kernel - truth| <= 2 max|same_dtype_torch - truth| + tiny; a failure names the worst coordinate.
+def assert_close(
+    name: str, kernel: Tensor, same_dtype_torch: Tensor, truth: Tensor, *, tiny: float | None = None
+) -> None:
+    """Assert max|kernel - truth| <= 2 max|same_dtype_torch - truth| + tiny; a failure names the worst
+    coordinate.
 
-    tiny: by default one rounding of the largest number in `truth`, which is float64. NaN and infinity must stand at the same
-    places with the same sign.
+    tiny: by default one rounding of the largest number in `truth`, which is float64. NaN and infinity must
+    stand at the same places with the same sign.
     """
     assert truth.dtype == torch.float64, "the truth is computed in float64"
-    assert kernel.shape == truth.shape == same_dtype_torch.shape, f"{name}: {kernel.shape} is not {truth.shape}"
+    assert kernel.shape == truth.shape == same_dtype_torch.shape, (
+        f"{name}: {kernel.shape} is not {truth.shape}"
+    )
     got, finite = kernel.double(), truth.isfinite()
     odd = ~finite & ~((got == truth) | (got.isnan() & truth.isnan()))
     odd |= finite & ~got.isfinite()

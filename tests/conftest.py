@@ -25,14 +25,17 @@ def isa(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that fastwm leaves uninitialised holds NaN (or the least integer), so that a number never written is seen."""
+    """Memory that fastwm leaves uninitialised holds NaN (or the least integer), so that a number never
+    written is seen."""
 
     def poison(tensor: torch.Tensor, caller: str) -> torch.Tensor:
         if caller.partition(".")[0] != "fastwm" or tensor.dtype == torch.bool:
             return tensor
         if tensor.is_floating_point():
             return tensor.fill_(float("nan"))
-        return tensor.fill_(torch.iinfo(tensor.dtype).min) if tensor.dtype != torch.uint8 else tensor.fill_(0xA5)
+        return (
+            tensor.fill_(torch.iinfo(tensor.dtype).min) if tensor.dtype != torch.uint8 else tensor.fill_(0xA5)
+        )
 
     def poisoning(make):
         def wrapper(*arguments, **options):

@@ -114,7 +114,11 @@ def test_candidates_stay_within_bounds(seed, low, width, correlation, iteration)
 
 def test_a_nan_in_the_mean_is_not_clipped_away(isa: str) -> None:
     mean, std = torch.full((1, 1, 1), math.nan), torch.ones(1, 1, 1)
-    assert ops.cem_sample(mean, std, 4, 0, 0, low=torch.tensor([-1.0]), high=torch.tensor([1.0]), isa=isa).isnan().all()
+    assert (
+        ops.cem_sample(mean, std, 4, 0, 0, low=torch.tensor([-1.0]), high=torch.tensor([1.0]), isa=isa)
+        .isnan()
+        .all()
+    )
 
 
 # ---- the distribution: the bits are those of the reference everywhere, so one instruction set is enough ----

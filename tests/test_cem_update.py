@@ -44,7 +44,11 @@ def test_close_to_float64(isa: str, shape, momentum: float) -> None:
         )
 
     for name, kernel, same, truth in zip(
-        ("mean", "std", "cost"), (new_mean, new_std, elite_cost), plain(torch.float32), plain(torch.float64), strict=True
+        ("mean", "std", "cost"),
+        (new_mean, new_std, elite_cost),
+        plain(torch.float32),
+        plain(torch.float64),
+        strict=True,
     ):
         assert_close(name, kernel, same, truth)
     assert non_finite.tolist() == [0] * B
@@ -55,19 +59,25 @@ def test_close_to_float64(isa: str, shape, momentum: float) -> None:
 def test_elites_are_a_stable_sort_with_non_finite_last(data) -> None:
     S = data.draw(st.integers(1, 40))
     k = data.draw(st.integers(1, S))
-    number = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, math.nan, math.inf, -math.inf]), st.floats(width=32))
+    number = st.one_of(
+        st.sampled_from([0.0, -0.0, 1.0, -1.0, math.nan, math.inf, -math.inf]), st.floats(width=32)
+    )
     costs = data.draw(st.lists(number, min_size=S, max_size=S))
     key = [c if math.isfinite(c) else math.inf for c in torch.tensor(costs).tolist()]
     expected = sorted(range(S), key=lambda s: key[s])[:k]  # stable: equal costs by index
     actions = torch.arange(S, dtype=torch.float32).view(1, S, 1, 1)
     zero = torch.zeros(1, 1, 1)
     for isa in backend.isas():
-        mean, _, elites, elite_cost, non_finite = ops.cem_update(actions, torch.tensor([costs]), zero, zero, k, isa=isa)
+        mean, _, elites, elite_cost, non_finite = ops.cem_update(
+            actions, torch.tensor([costs]), zero, zero, k, isa=isa
+        )
         assert elites[0].tolist() == expected
         assert non_finite.item() == sum(not math.isfinite(c) for c in costs)
         assert mean.item() == pytest.approx(sum(expected) / k, rel=1e-6)
         finite = [key[s] for s in expected if math.isfinite(key[s])]
-        assert elite_cost.item() == pytest.approx(sum(finite) / len(finite) if finite else math.inf, rel=1e-5, abs=1e-30)
+        assert elite_cost.item() == pytest.approx(
+            sum(finite) / len(finite) if finite else math.inf, rel=1e-5, abs=1e-30
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -82,7 +82,10 @@ def test_a_zero_latent_is_at_cosine_distance_one(isa: str) -> None:
 def test_strided_latents_are_read_as_they_are_indexed(isa: str) -> None:
     latents, goal = example((2, 5, 3, 16))
     strided = latents.transpose(1, 2).contiguous().transpose(1, 2)
-    assert torch.equal(ops.goal_cost(strided, goal, reduce="mean", isa=isa), ops.goal_cost(latents, goal, reduce="mean", isa=isa))
+    assert torch.equal(
+        ops.goal_cost(strided, goal, reduce="mean", isa=isa),
+        ops.goal_cost(latents, goal, reduce="mean", isa=isa),
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,4 +1,5 @@
-"""Every planning op as a torch op: opcheck, torch.compile without a graph break, the fallback, and the eager bypass."""
+"""Every planning op as a torch op: opcheck, torch.compile without a graph break, the fallback, and the eager
+bypass."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def test_opcheck(case: str) -> None:
 
 def plan_step(mean, std, latents, goal, iteration: int):
     actions = ops.cem_sample(mean, std, 9, 7, iteration, correlation=0.5)
-    cost = ops.goal_cost(latents, goal, "squared", "mean") + ops.goal_cost(actions.flatten(2), torch.zeros(2, 12))
+    cost = ops.goal_cost(latents, goal, "squared", "mean") + ops.goal_cost(
+        actions.flatten(2), torch.zeros(2, 12)
+    )
     return actions, cost, *ops.cem_update(actions, cost, mean, std, 4, momentum=0.1)
 
 
@@ -41,7 +44,9 @@ def test_a_whole_iteration_compiles_without_a_graph_break() -> None:
     compiled = torch.compile(plan_step, fullgraph=True, backend="aot_eager")
     for iteration in range(3):
         for ours, eager in zip(
-            compiled(mean, std, latents, goal, iteration), plan_step(mean, std, latents, goal, iteration), strict=True
+            compiled(mean, std, latents, goal, iteration),
+            plan_step(mean, std, latents, goal, iteration),
+            strict=True,
         ):
             assert torch.equal(ours, eager)
 

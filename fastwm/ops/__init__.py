@@ -1,4 +1,5 @@
-"""The kernels as torch ops: check the arguments, make the outputs, run the kernel of the instruction set in use."""
+"""The kernels as torch ops: check the arguments, make the outputs, run the kernel of the instruction set in
+use."""
 
 from fastwm.ops.cem_sample import cem_sample
 from fastwm.ops.cem_update import cem_update

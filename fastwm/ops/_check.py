@@ -10,8 +10,11 @@ from torch import Tensor
 from fastwm.engine import backend
 
 
-def tensor(name: str, value: object, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype = torch.float32) -> None:
-    """Raise unless `value` is a tensor of this shape and dtype on the device of `like`, with no gradient to carry."""
+def tensor(
+    name: str, value: object, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype = torch.float32
+) -> None:
+    """Raise unless `value` is a tensor of this shape and dtype on the device of `like`, with no gradient to
+    carry."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor")
     if value.dtype != dtype:
@@ -27,7 +30,9 @@ def rank(name: str, value: object, letters: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor")
     if value.dim() != len(letters.split()) or 0 in value.shape:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, expected [{letters.replace(' ', ', ')}], none of them 0")
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, expected [{letters.replace(' ', ', ')}], none of them 0"
+        )
     return value
 
 
@@ -57,8 +62,8 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> int:
 def kernels_for(device: torch.device, isa: str | None) -> str | None:
     """The instruction set whose kernels run, or None for the PyTorch reference.
 
-    An instruction set asked for by name is used or refused; else tensors on the CPU get the best one, unless the backend is
-    torch.
+    An instruction set asked for by name is used or refused; else tensors on the CPU get the best one, unless
+    the backend is torch.
     """
     if isa is not None:
         if device.type != "cpu":

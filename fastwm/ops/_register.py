@@ -1,4 +1,5 @@
-"""How a kernel becomes a torch op: a schema, a body, and a fake for `torch.compile`, joined by one decorator."""
+"""How a kernel becomes a torch op: a schema, a body, and a fake for `torch.compile`, joined by one
+decorator."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Body = TypeVar("Body", bound=Callable[..., Any])
 def op(schema: str, fake: Callable[..., Any]) -> Callable[[Body], Body]:
     """Register `body` as `torch.ops.fastwm.<name>`, where `schema` is "name(arguments) -> results".
 
-    In eager mode the body is called directly, half the cost of a call through the dispatcher. `fake` takes the same arguments,
+    In eager mode the body is called directly, half the cost of a call through the dispatcher. `fake` takes
+    the same arguments,
     validates them and returns empty results: what tracing sees. Arguments are positional.
     """
 

@@ -28,19 +28,35 @@ def cem_sample(
 ) -> Tensor:
     """actions [B, S, T, A] = clip(mean + std * noise); candidate 0 is clip(mean).
 
-    The noise is standard normal and a function of (seed, iteration, stream[b], s, t, a) alone: the same bits on every
-    instruction set, thread count and batch split, and in the PyTorch reference. No gradient flows.
+    The noise is standard normal and a function of (seed, iteration, stream[b], s, t, a) alone: the same bits
+    on every instruction set, thread count and batch split, and in the PyTorch reference. No gradient flows.
 
     mean, std: float32 [B, T, A]. seed: 0 .. 2^63-1. iteration: 0 .. 2^32-1.
     stream: int64 [B] below 2^32, the random stream of each environment; None is 0 .. B-1.
     noise: float32 [B, S, T, A] draws used instead. low, high: float32 [A] or [T, A].
-    correlation: r of the AR(1) process n_t = r n_(t-1) + sqrt(1 - r^2) e_t over T, 0 <= r < 1; also applied to `noise`.
+    correlation: r of the AR(1) process n_t = r n_(t-1) + sqrt(1 - r^2) e_t over T, 0 <= r < 1; also applied
+    to `noise`.
     Raises TypeError or ValueError naming the argument.
     """
-    return _cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa)
+    return _cem_sample(
+        mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa
+    )
 
 
-def _check_arguments(mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa):  # type: ignore[no-untyped-def]
+def _check_arguments(
+    mean: Tensor,
+    std: Tensor,
+    samples: int,
+    seed: int,
+    iteration: int,
+    stream: Tensor | None,
+    noise: Tensor | None,
+    low: Tensor | None,
+    high: Tensor | None,
+    correlation: float,
+    threads: int,
+    isa: str | None,
+) -> Tensor:
     B, T, A = _check.rank("mean", mean, "B T A").shape
     _check.tensor("mean", mean, (B, T, A), mean)
     _check.tensor("std", std, (B, T, A), mean)
@@ -64,13 +80,28 @@ def _check_arguments(mean, std, samples, seed, iteration, stream, noise, low, hi
     "Tensor? low, Tensor? high, float correlation, int threads, str? isa) -> Tensor",
     fake=_check_arguments,
 )
-def _cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa):  # type: ignore[no-untyped-def]
+def _cem_sample(
+    mean: Tensor,
+    std: Tensor,
+    samples: int,
+    seed: int,
+    iteration: int,
+    stream: Tensor | None,
+    noise: Tensor | None,
+    low: Tensor | None,
+    high: Tensor | None,
+    correlation: float,
+    threads: int,
+    isa: str | None,
+) -> Tensor:
     actions = _check_arguments(
         mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa
     )
     kernels = _check.kernels_for(mean.device, isa)
     if kernels is None:
-        return reference.cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, correlation)
+        return reference.cem_sample(
+            mean, std, samples, seed, iteration, stream, noise, low, high, correlation
+        )
     B, S, T, A = actions.shape
     mean, std = mean.contiguous(), std.contiguous()
     stream = None if stream is None else stream.contiguous()

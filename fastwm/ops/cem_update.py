@@ -23,27 +23,43 @@ def cem_update(
     threads: int = 1,
     isa: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """New mean and std [B, T, A], elites [B, k] (candidate indices, best first), elite_cost [B], non_finite [B].
+    """New mean and std [B, T, A], elites [B, k] (candidate indices, best first), elite_cost [B], non_finite
+    [B].
 
-    actions: float32 [B, S, T, A]; cost: float32 [B, S]; mean, std: float32 [B, T, A], the distribution to update;
+    actions: float32 [B, S, T, A]; cost: float32 [B, S]; mean, std: float32 [B, T, A], the distribution to
+    update;
     elite_count: k, 1 <= k <= S. Equal costs are ranked by index; a cost that is not finite counts as worst.
-    mean = momentum * mean + (1 - momentum) * elites' mean; std likewise from the elites' unbiased standard deviation (0 when
-    k is 1), then at least min_std. elite_cost: mean over the elites of finite cost, infinity if there is none.
+    mean = momentum * mean + (1 - momentum) * elites' mean; std likewise from the elites' unbiased standard
+    deviation (0 when k is 1), then at least min_std. elite_cost: mean over the elites of finite cost,
+    infinity if there is none.
     non_finite: int64, how many costs were not finite.
-    The same bits on every instruction set, thread count and batch split, and in the PyTorch reference. No gradient flows.
+    The same bits on every instruction set, thread count and batch split, and in the PyTorch reference. No
+    gradient flows.
     Raises TypeError or ValueError naming the argument.
     """
     return _cem_update(actions, cost, mean, std, elite_count, momentum, min_std, threads, isa)
 
 
-def _check_arguments(actions, cost, mean, std, elite_count, momentum, min_std, threads, isa):  # type: ignore[no-untyped-def]
+def _check_arguments(
+    actions: Tensor,
+    cost: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    elite_count: int,
+    momentum: float,
+    min_std: float,
+    threads: int,
+    isa: str | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     B, S, T, A = _check.rank("actions", actions, "B S T A").shape
     _check.tensor("actions", actions, (B, S, T, A), actions)
     _check.tensor("cost", cost, (B, S), actions)
     _check.tensor("mean", mean, (B, T, A), actions)
     _check.tensor("std", std, (B, T, A), actions)
     if not 1 <= elite_count <= S:
-        raise ValueError(f"elite_count is {elite_count}, expected 1 <= elite_count <= {S}, the number of candidates")
+        raise ValueError(
+            f"elite_count is {elite_count}, expected 1 <= elite_count <= {S}, the number of candidates"
+        )
     _check.number("momentum", momentum, 0.0, 1.0)
     _check.number("min_std", min_std, 0.0)
     _check.integer("threads", threads, 1, 1025)
@@ -61,7 +77,17 @@ def _check_arguments(actions, cost, mean, std, elite_count, momentum, min_std, t
     "int threads, str? isa) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     fake=_check_arguments,
 )
-def _cem_update(actions, cost, mean, std, elite_count, momentum, min_std, threads, isa):  # type: ignore[no-untyped-def]
+def _cem_update(
+    actions: Tensor,
+    cost: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    elite_count: int,
+    momentum: float,
+    min_std: float,
+    threads: int,
+    isa: str | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     outputs = _check_arguments(actions, cost, mean, std, elite_count, momentum, min_std, threads, isa)
     kernels = _check.kernels_for(actions.device, isa)
     if kernels is None:

@@ -27,8 +27,8 @@ def goal_cost(
 
     metric: "squared" sum over E of (z - g)^2, "absolute" sum over E of |z - g|, "cosine" 1 - z.g / (|z| |g|).
     reduce: over T, the "last" step, the "min" or the "mean". A NaN in a step that is read makes the cost NaN.
-    A cost is a function of its own latents and goal, whatever the batch and the threads. Where gradients are asked for, the
-    PyTorch reference runs.
+    A cost is a function of its own latents and goal, whatever the batch and the threads. Where gradients are
+    asked for, the PyTorch reference runs.
     Raises TypeError or ValueError naming the argument.
     """
     if latents.dim() == 3:
@@ -39,7 +39,9 @@ def goal_cost(
     return _goal_cost(latents, goal, metric, reduce, threads, isa)
 
 
-def _check_arguments(latents, goal, metric, reduce, threads, isa):  # type: ignore[no-untyped-def]
+def _check_arguments(
+    latents: Tensor, goal: Tensor, metric: str, reduce: str, threads: int, isa: str | None
+) -> Tensor:
     B, S, T, E = _check.rank("latents", latents, "B S T E").shape
     _check.tensor("latents", latents, (B, S, T, E), latents)
     _check.tensor("goal", goal, (B, E), latents)
@@ -53,7 +55,9 @@ def _check_arguments(latents, goal, metric, reduce, threads, isa):  # type: igno
     "goal_cost(Tensor latents, Tensor goal, str metric, str reduce, int threads, str? isa) -> Tensor",
     fake=_check_arguments,
 )
-def _goal_cost(latents, goal, metric, reduce, threads, isa):  # type: ignore[no-untyped-def]
+def _goal_cost(
+    latents: Tensor, goal: Tensor, metric: str, reduce: str, threads: int, isa: str | None
+) -> Tensor:
     cost = _check_arguments(latents, goal, metric, reduce, threads, isa)
     kernels = _check.kernels_for(latents.device, isa)
     if kernels is None:

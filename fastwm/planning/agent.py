@@ -34,7 +34,10 @@ class Agent:
     """
 
     def __init__(self, planner: Planner, *, history: int = 1, replan_every: int = 1) -> None:
-        limits = {"history": (history, planner.engine.window), "replan_every": (replan_every, planner.horizon)}
+        limits = {
+            "history": (history, planner.engine.window),
+            "replan_every": (replan_every, planner.horizon),
+        }
         for name, (value, most) in limits.items():
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise ValueError(f"{name} is {value!r}, expected an integer from 1 to {most}")
@@ -56,8 +59,14 @@ class Agent:
         if chosen.dtype == torch.bool and chosen.shape == (B,):
             chosen = chosen.nonzero()[:, 0]
         chosen = chosen.to(torch.int64) if len(chosen) == 0 else chosen
-        if chosen.dtype not in (torch.int32, torch.int64) or chosen.dim() != 1 or not ((chosen >= 0) & (chosen < B)).all():
-            raise ValueError(f"environments is {chosen.tolist()}, expected numbers from 0 to {B - 1} or a mask of {B}")
+        if (
+            chosen.dtype not in (torch.int32, torch.int64)
+            or chosen.dim() != 1
+            or not ((chosen >= 0) & (chosen < B)).all()
+        ):
+            raise ValueError(
+                f"environments is {chosen.tolist()}, expected numbers from 0 to {B - 1} or a mask of {B}"
+            )
         fresh = torch.zeros(B, dtype=torch.bool).index_fill(0, chosen.long(), True)
         start = self._start(B)
         self._memory = dataclasses.replace(
@@ -73,19 +82,27 @@ class Agent:
     ) -> Tensor | np.ndarray:
         """The next action block: [A] for one image, [B, A] for a batch of them; environment units, an array for an array.
 
-        obs: the image(s) seen after the last block, one per environment. goal: image(s) or latents, as in `Planner.plan`.
-        deadline: seconds from now for all planning of this call. The block returned is taken to be the block executed.
-        Raises what `Planner.plan` raises, and ValueError if the number of environments changed without a `reset()`; the agent
-        is then as it was before the call.
+        obs: the image(s) seen after the last block, one per environment. goal: image(s) or latents, as in
+        `Planner.plan`.
+        deadline: seconds from now for all planning of this call. The block returned is taken to be the block
+        executed.
+        Raises what `Planner.plan` raises, and ValueError if the number of environments changed without a
+        `reset()`; the agent is then as it was before the call.
         """
         clock = Clock(deadline)
+        if not isinstance(obs, (Tensor, np.ndarray)):
+            raise TypeError(f"obs is {type(obs).__name__}, expected a tensor or array of images")
         if obs.ndim not in (3, 4):
-            raise ValueError(f"obs has shape {tuple(obs.shape)}, expected one image or one for each environment")
+            raise ValueError(
+                f"obs has shape {tuple(obs.shape)}, expected one image or one for each environment"
+            )
         frame = self.planner.engine.encode(obs)[:, -1]  # [B, E]
         B = len(frame)
         memory = self._start(B) if self._memory is None else self._memory
         if len(memory.frames) != B:
-            raise ValueError(f"obs holds {B} environments, the agent has {len(memory.frames)}: call reset() first")
+            raise ValueError(
+                f"obs holds {B} environments, the agent has {len(memory.frames)}: call reset() first"
+            )
         target = self._target(goal, B)
         latents = torch.cat([memory.latents[:, 1:], frame[:, None]], dim=1)
         frames = (memory.frames + 1).clamp(max=self.history)
@@ -135,7 +152,7 @@ class Agent:
     def _target(self, goal: Tensor | np.ndarray, B: int) -> Tensor:
         """Goal latents [B, E], encoded again only when the goal changes."""
         given = torch.from_numpy(np.ascontiguousarray(goal)) if isinstance(goal, np.ndarray) else goal
-        if self._goal is not None:
+        if self._goal is not None and isinstance(given, Tensor):
             known, latents = self._goal
             if given.dtype == known.dtype and torch.equal(given, known) and len(latents) == B:
                 return latents

@@ -1,7 +1,7 @@
 """The cross-entropy method: sample around a mean, keep the best, refit.
 
-Rubinstein, "The cross-entropy method for combinatorial and continuous optimization", 1999. With the defaults, the algorithm of
-stable-worldmodel's `CEMSolver`.
+Rubinstein, "The cross-entropy method for combinatorial and continuous optimization", 1999. With the defaults,
+the algorithm of stable-worldmodel's `CEMSolver`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ class Update(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CEM:
-    """Candidates ~ N(mean, std), candidate 0 = mean; new mean and std = those of the elites (std unbiased, 0 for one elite).
+    """Candidates ~ N(mean, std), candidate 0 = mean; new mean and std = those of the elites (std unbiased, 0
+    for one elite).
 
     samples: S, candidates per iteration. elites: how many of lowest cost refit the distribution.
     std: of the first iteration, in standard deviations of the model's training actions.
     momentum: new = momentum * old + (1 - momentum) * elites'. min_std: floor of the std, environment units.
-    low, high: bounds of the actions in environment units, a number or one per dimension of an action (a block of several
-    actions repeats them); None leaves candidates unclipped. correlation: of the noise from one block to the next, 0 .. 1.
+    low, high: bounds of the actions in environment units, a number or one per dimension of an action (a block
+    of several actions repeats them); None leaves candidates unclipped. correlation: of the noise from one
+    block to the next, 0 .. 1.
     return_best: plan the best candidate ever seen instead of the final mean.
     """
 
@@ -86,12 +88,20 @@ class CEM:
         )
 
     def update(self, mean: Tensor, std: Tensor, actions: Tensor, cost: Tensor, *, threads: int = 1) -> Update:
-        """mean, std [B, T, A], actions [B, S, T, A], cost [B, S] -> the distribution refitted to the elites"""
+        """mean, std [B, T, A], actions [B, S, T, A], cost [B, S] -> the distribution refitted to the
+        elites"""
         if self.momentum:  # a first mean from outside the bounds must not hold the next ones there
             mean = self._clip(mean)
         return Update(
             *ops.cem_update(
-                actions, cost, mean, std, self.elites, momentum=self.momentum, min_std=self.min_std, threads=threads
+                actions,
+                cost,
+                mean,
+                std,
+                self.elites,
+                momentum=self.momentum,
+                min_std=self.min_std,
+                threads=threads,
             )
         )
 
@@ -125,5 +135,7 @@ def _bound(name: str, bound: float | Sequence[float] | None, A: int) -> Tensor |
         return None
     numbers = torch.tensor(bound, dtype=torch.float32).reshape(-1)
     if A % len(numbers):
-        raise ValueError(f"{name} has {len(numbers)} numbers, expected 1 or a divisor of {A}, the numbers in an action block")
+        raise ValueError(
+            f"{name} has {len(numbers)} numbers, expected 1 or a divisor of {A}, the numbers in an action block"
+        )
     return numbers.repeat(A // len(numbers))

@@ -18,7 +18,9 @@ class Clock:
     def __init__(self, deadline: float | None) -> None:
         self._start = time.perf_counter()
         if deadline is not None and not (isinstance(deadline, (int, float)) and 0.0 < deadline < math.inf):
-            raise ValueError(f"deadline is {deadline!r}, expected a positive finite number of seconds or None")
+            raise ValueError(
+                f"deadline is {deadline!r}, expected a positive finite number of seconds or None"
+            )
         self._deadline = math.inf if deadline is None else deadline
         self._cut_short = False
         self.times: list[float] = []  # of each iteration, seconds
@@ -34,11 +36,13 @@ class Clock:
         return self._cut_short or self.elapsed > self._deadline
 
     def share(self, parts: int) -> float | None:
-        """An equal part of the time that is left, for one of `parts` pieces of work; at least a microsecond."""
+        """An equal part of the time that is left, for one of `parts` pieces of work; at least a
+        microsecond."""
         return None if self._deadline == math.inf else max((self._deadline - self.elapsed) / parts, 1e-6)
 
     def iterations(self, count: int) -> Iterator[int]:
-        """0 .. count-1, but after the first only while the slowest iteration so far would still end in time."""
+        """0 .. count-1, but after the first only while the slowest iteration so far would still end in
+        time."""
         for iteration in range(count):
             started = self.elapsed
             if iteration and started + max(self.times) > self._deadline:

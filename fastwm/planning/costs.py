@@ -22,7 +22,8 @@ class Cost:
     keep: Literal["last", "all"] = "last"
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Tensor, *, threads: int = 1) -> Tensor:
-        """latents [B, S, E] (keep "last") or [B, S, T, E] ("all"), actions [B, S, T, A], goal [B, E] -> cost [B, S]"""
+        """latents [B, S, E] (keep "last") or [B, S, T, E] ("all"), actions [B, S, T, A], goal [B, E] -> cost
+        [B, S]"""
         raise NotImplementedError
 
     def __add__(self, other: Cost) -> Sum:

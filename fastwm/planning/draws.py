@@ -14,7 +14,8 @@ from fastwm.planning.inputs import numbers
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """A seed and one stream per environment: a draw is a function of (seed, stream, iteration, candidate, place)."""
+    """A seed and one stream per environment: a draw is a function of (seed, stream, iteration, candidate,
+    place)."""
 
     seed: int  # 0 .. 2^63-1
     environments: Tensor  # int64 [B], the stream of each environment, 0 .. 2^32-1
@@ -29,7 +30,8 @@ def make_draws(
 ) -> Draws:
     """Draws for candidates of `shape` (iterations, B, S, T, A).
 
-    Raises TypeError or ValueError if `environments` is not B integers in 0 .. 2^32-1 or `noise` not finite numbers of that shape.
+    Raises TypeError or ValueError if `environments` is not B integers in 0 .. 2^32-1 or `noise` not finite
+    numbers of that shape.
     """
     B = shape[1]
     streams = torch.arange(B) if environments is None else torch.as_tensor(environments)
@@ -48,7 +50,9 @@ def seed_from(generator: int | torch.Generator) -> int:
         drawn = torch.randint(2**63 - 1, (), generator=generator, device=generator.device)
         return int(drawn)
     if isinstance(generator, bool) or not isinstance(generator, int):
-        raise TypeError(f"generator is {type(generator).__name__}, expected an integer seed, a torch.Generator or None")
+        raise TypeError(
+            f"generator is {type(generator).__name__}, expected an integer seed, a torch.Generator or None"
+        )
     if not 0 <= generator < 2**63:
         raise ValueError(f"generator is {generator}, expected a seed from 0 to 2^63-1")
     return generator

@@ -16,14 +16,17 @@ Observation = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
 
 
 def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
-    """`value` as finite float32 of `shape`, where None is any size. Raises TypeError or ValueError naming the argument."""
+    """`value` as finite float32 of `shape`, where None is any size. Raises TypeError or ValueError naming the
+    argument."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.ascontiguousarray(value))
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} is {kind}, expected a tensor or array of floating-point numbers")
     expected = ", ".join("any" if size is None else str(size) for size in shape)
-    if value.dim() != len(shape) or any(size not in (None, got) for size, got in zip(shape, value.shape, strict=True)):
+    if value.dim() != len(shape) or any(
+        size not in (None, got) for size, got in zip(shape, value.shape, strict=True)
+    ):
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected ({expected})")
     value = value.detach().float()
     if not value.isfinite().all():
@@ -32,15 +35,18 @@ def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
 
 
 def observe(engine: Engine, obs: Observation) -> tuple[Tensor, Tensor | None]:
-    """Latents of the context frames [B, K, E], and the blocks executed between them [B, K-1, A] (None if there are none).
+    """Latents of the context frames [B, K, E], and the blocks executed between them [B, K-1, A] (None if
+    there are none).
 
-    obs: image(s) that `engine.encode` takes, or a mapping with "pixels" (such images) or "latents" [B, K, E], and with
-    "past_actions" [B, K-1, A] in environment units when K > 1.
+    obs: image(s) that `engine.encode` takes, or a mapping with "pixels" (such images) or "latents" [B, K, E],
+    and with "past_actions" [B, K-1, A] in environment units when K > 1.
     """
     given = obs if isinstance(obs, Mapping) else {"pixels": obs}
     unknown = set(given) - {"pixels", "latents", "past_actions"}
-    if unknown or ("pixels" in given) == ("latents" in given):
-        raise ValueError(f"obs has {sorted(given)}, expected 'pixels' or 'latents', and 'past_actions' for several frames")
+    if unknown or len({"pixels", "latents"} & set(given)) != 1:
+        raise ValueError(
+            f"obs has {sorted(given)}, expected 'pixels' or 'latents', and 'past_actions' for several frames"
+        )
     if "latents" in given:
         context = numbers("obs['latents']", given["latents"], (None, None, engine.embed_dim))
         if 0 in context.shape:
@@ -48,18 +54,23 @@ def observe(engine: Engine, obs: Observation) -> tuple[Tensor, Tensor | None]:
     else:
         context = engine.encode(given["pixels"])
     B, K, _ = context.shape
-    if K > engine.window:
+    if engine.window < K:
         raise ValueError(f"obs holds {K} frames, expected at most {engine.window}, the model's window")
     past_actions = given.get("past_actions")
     if past_actions is None:
         if K > 1:
-            raise ValueError(f"obs holds {K} frames but no 'past_actions', expected [{B}, {K - 1}, {engine.action_dim}]")
+            raise ValueError(
+                f"obs holds {K} frames but no 'past_actions', expected [{B}, {K - 1}, {engine.action_dim}]"
+            )
         return context, None
     return context, numbers("obs['past_actions']", past_actions, (B, K - 1, engine.action_dim))
 
 
 def goal_latent(engine: Engine, goal: Tensor | np.ndarray, B: int) -> Tensor:
-    """Goal latents [B, E] of image(s) that `engine.encode` takes, or of latents [E] or [B, E]; one goal serves every environment."""
+    """Goal latents [B, E] of image(s) that `engine.encode` takes, or of latents [E] or [B, E]; one goal
+    serves every environment."""
+    if not isinstance(goal, (Tensor, np.ndarray)):
+        raise TypeError(f"goal is {type(goal).__name__}, expected a tensor or array of images or latents")
     if goal.ndim > 2:
         latent = engine.encode(goal)[:, -1]
     else:
@@ -70,7 +81,8 @@ def goal_latent(engine: Engine, goal: Tensor | np.ndarray, B: int) -> Tensor:
 
 
 def first_mean(engine: Engine, warm_start: Tensor | np.ndarray | None, B: int, T: int) -> Tensor:
-    """Mean of the first iteration [B, T, A]: the warm start [B, T', A], then the mean of the model's training actions."""
+    """Mean of the first iteration [B, T, A]: the warm start [B, T', A], then the mean of the model's training
+    actions."""
     rest = engine.action_mean.expand(B, T, -1)
     if warm_start is None:
         return rest

@@ -24,8 +24,9 @@ from fastwm.planning.record import Record
 class Plan:
     """What a search found. Actions are in environment units.
 
-    stats: "non_finite" int64 [B], candidates of non-finite cost over all iterations; "iteration_p50", "iteration_p99", seconds;
-    "seed", which repeats the search as `generator=`; "best_cost" float32 [B], of the best candidate seen.
+    stats: "non_finite" int64 [B], candidates of non-finite cost over all iterations; "iteration_p50",
+    "iteration_p99", seconds; "seed", which repeats the search as `generator=`; "best_cost" float32 [B], of
+    the best candidate seen.
     """
 
     actions: Tensor  # [B, T, A]
@@ -41,7 +42,8 @@ class Plan:
 class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
-    cost: what to make small. seed: of the planner's own random numbers; every plan takes the next of its sequence.
+    cost: what to make small. seed: of the planner's own random numbers; every plan takes the next of its
+    sequence.
     Raises ValueError unless horizon is a positive integer.
     """
 
@@ -80,11 +82,11 @@ class Planner:
         deadline: seconds from now. At least one iteration runs; none starts that would likely end too late.
         noise: standard normal draws [iterations, B, S, T, A] used instead of random ones.
         generator: a seed, or a torch generator to draw it from; None takes the planner's next seed.
-        environments: [B] random stream of each environment, by default 0 .. B-1: a plan for one environment of a batch is, bit
-        for bit, the plan for that environment alone with the same generator and stream.
+        environments: [B] random stream of each environment, by default 0 .. B-1: a plan for one environment
+        of a batch is, bit for bit, the plan for that environment alone with the same generator and stream.
 
-        Raises TypeError or ValueError naming an argument that does not fit, before any work, and RuntimeError if an iteration
-        finds no candidate of finite cost for an environment.
+        Raises TypeError or ValueError naming an argument that does not fit, before any work, and RuntimeError
+        if an iteration finds no candidate of finite cost for an environment.
         """
         clock, search, engine, threads = Clock(deadline), self.optimizer, self.engine, self.engine.threads
         context, past_actions = observe(engine, obs)  # [B, K, E], [B, K-1, A]
@@ -95,7 +97,7 @@ class Planner:
         record = Record(mean)
         for iteration in clock.iterations(search.iterations):
             actions = search.sample(mean, std, draws, iteration, threads=threads)  # [B, S, T, A]
-            latents = engine.rollout(context, actions, past_actions, keep=self.cost.keep)  # [B, S, E] or [B, S, T, E]
+            latents = engine.rollout(context, actions, past_actions, keep=self.cost.keep)  # [B, S, (T,) E]
             cost = self.cost(latents, actions, target, threads=threads)  # [B, S]
             update = search.update(mean, std, actions, cost, threads=threads)
             mean, std = update.mean, update.std
@@ -121,7 +123,9 @@ class Planner:
     ) -> Draws:
         seed = self.next_seed() if generator is None else seed_from(generator)
         B, T, A = mean.shape
-        return make_draws(seed, environments, noise, (self.optimizer.iterations, B, self.optimizer.samples, T, A))
+        return make_draws(
+            seed, environments, noise, (self.optimizer.iterations, B, self.optimizer.samples, T, A)
+        )
 
 
 def _blocks(warm_start: Plan | Tensor | np.ndarray | None) -> Tensor | np.ndarray | None:

@@ -12,7 +12,8 @@ from fastwm.planning.cem import Update
 
 
 class Record:
-    """Starts from the first mean [B, T, A]. Holds no number of the host: adding to it never waits for a device."""
+    """Starts from the first mean [B, T, A]. Holds no number of the host: adding to it never waits for a
+    device."""
 
     def __init__(self, mean: Tensor) -> None:
         self.best_actions = mean  # [B, T, A]
@@ -35,7 +36,9 @@ class Record:
         """Raise RuntimeError if an iteration found no candidate of finite cost for an environment."""
         if self._hopeless.any():
             environments = self._hopeless.nonzero()[:, 0].tolist()
-            raise RuntimeError(f"the cost of every candidate is NaN or infinite for environment(s) {environments} of the batch")
+            raise RuntimeError(
+                f"the cost of every candidate is NaN or infinite for environment(s) {environments} of the batch"
+            )
 
     def stats(self) -> dict[str, Any]:
         """best_cost float32 [B], non_finite int64 [B]."""

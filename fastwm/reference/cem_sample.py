@@ -1,7 +1,8 @@
 """Candidate actions in plain PyTorch, the same bits as the kernels (see csrc/cpu/philox.h).
 
-Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The polynomials of the logarithm, sine and
-cosine are Cephes' logf, sinf and cosf, evaluated with single IEEE operations in the kernels' order.
+Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The polynomials of the
+logarithm, sine and cosine are Cephes' logf, sinf and cosf, evaluated with single IEEE operations in the
+kernels' order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def cem_sample(
     high: Tensor | None = None,
     correlation: float = 0.0,
 ) -> Tensor:
-    """mean, std [B, T, A] -> candidate actions [B, S, T, A]; candidate 0 is the mean. See `fastwm.ops.cem_sample`."""
+    """mean, std [B, T, A] -> candidate actions [B, S, T, A]; candidate 0 is the mean. See
+    `fastwm.ops.cem_sample`."""
     B, T, A = mean.shape
     if noise is None:
         streams = torch.arange(B, device=mean.device) if stream is None else stream
@@ -81,7 +83,9 @@ def philox(counter: list[Tensor], key: int) -> list[Tensor]:
 def box_muller(radius_bits: Tensor, angle_bits: Tensor) -> tuple[Tensor, Tensor]:
     """Two independent standard normals from two 32-bit words: 31 bits of radius, 32 of angle."""
     uniform = (radius_bits >> 1).float() * 2.0**-31 + 2.0**-32
-    radius = (_log(uniform) * -2.0).double().sqrt().float()  # torch.sqrt of float32 is not always rounded to nearest
+    radius = (
+        (_log(uniform) * -2.0).double().sqrt().float()
+    )  # torch.sqrt of float32 is not always rounded to nearest
     quadrant = angle_bits + 0x20000000 >> 30 & 3  # the nearest multiple of a quarter turn
     angle = ((angle_bits + 0x20000000 & 0x3FFFFFFF) - 0x20000000).float() * 1.46291807927e-9  # 2 pi / 2^32
     square = angle * angle

@@ -1,0 +1,344 @@
+"""The planner: it finds known optima, is the plain CEM, and a plan depends on nothing but its own inputs."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_engine import TinyEngine
+
+import fastwm
+from fastwm import CEM, ActionPenalty, GoalDistance, Plan, Planner
+
+B, K, T, A, E = 3, 2, 4, 2, 5
+
+
+def engine(**options) -> TinyEngine:
+    return TinyEngine(A, E, **options)
+
+
+def problem(batch: int = B, seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    obs = {
+        "latents": torch.randn(batch, K, E, generator=random),
+        "past_actions": torch.randn(batch, K - 1, A, generator=random),
+    }
+    return obs, torch.randn(batch, E, generator=random)
+
+
+# ---- it finds what is best ----
+
+
+def test_the_plan_reaches_the_optimum_of_a_linear_world() -> None:
+    """Minimum over the actions of |z_T - g|^2 + |a|^2, known in closed form."""
+    tiny, (obs, goal) = engine(), problem()
+    cem = CEM(samples=400, elites=40, iterations=60, std=2.0)
+    plan = Planner(tiny, cem, T, cost=GoalDistance() + 1.0 * ActionPenalty()).plan(obs, goal, generator=1)
+    optimum, cost = tiny.optimum(obs, goal, T, penalty=1.0)
+    assert (plan.actions - optimum).abs().max() < 0.02
+    assert ((plan.cost - cost).abs() < 1e-3 * cost).all()
+
+
+def test_a_bounded_plan_ends_at_the_bound() -> None:
+    tiny, (obs, goal) = engine(), problem()
+    plan = Planner(tiny, CEM(iterations=20, low=-0.25, high=0.25), T).plan(obs, goal + 100, generator=1)
+    assert plan.actions.abs().min() > 0.249
+    assert plan.actions.abs().max() <= 0.25
+    free = Planner(tiny, CEM(iterations=20), T).plan(obs, goal + 100, generator=1)
+    assert free.actions.abs().max() > 1
+    assert (free.cost < plan.cost).all()
+
+
+def test_return_best_gives_the_best_candidate_seen() -> None:
+    tiny, (obs, goal) = engine(), problem()
+    planner = Planner(tiny, CEM(samples=20, elites=10, iterations=3, std=3.0, return_best=True), T)
+    plan = planner.plan(obs, goal, generator=1)
+    latents = tiny.rollout(obs["latents"], plan.actions[:, None], obs["past_actions"])
+    assert torch.allclose((latents[:, 0] - goal).square().sum(-1), plan.stats["best_cost"], rtol=1e-4)
+    assert (plan.stats["best_cost"] <= plan.cost).all()
+    assert (plan.actions != plan.mean).any()
+    final = Planner(tiny, CEM(samples=20, elites=10, iterations=3, std=3.0), T).plan(obs, goal, generator=1)
+    assert torch.equal(final.actions, plan.mean)
+
+
+# ---- it is the plain CEM ----
+
+
+def plain_cem(tiny: TinyEngine, obs, goal, noise: torch.Tensor, elites: int, mean: torch.Tensor):
+    """stable-worldmodel's CEMSolver.solve, transcribed, with given draws."""
+    std = torch.ones_like(mean) * tiny.action_std
+    for draws in noise:
+        candidates = draws * std.unsqueeze(1) + mean.unsqueeze(1)
+        candidates[:, 0] = mean
+        latents = tiny.rollout(obs["latents"], candidates, obs["past_actions"])
+        costs = (latents - goal[:, None]).pow(2).sum(-1)
+        values, indices = torch.topk(costs, k=elites, dim=1, largest=False)
+        chosen = candidates[torch.arange(len(costs)).unsqueeze(1), indices]
+        mean, std = chosen.mean(dim=1), chosen.std(dim=1)
+    return mean, std, values.mean(dim=1)
+
+
+@pytest.mark.parametrize("blocks", [None, 0, 2, T])
+def test_given_noise_the_plan_is_that_of_the_plain_cem(blocks: int | None) -> None:
+    tiny, (obs, goal) = engine(mean=0.3, std=1.5), problem()
+    noise = torch.randn(6, B, 50, T, A, generator=torch.Generator().manual_seed(2))
+    warm = None if blocks is None else torch.randn(B, blocks, A, generator=torch.Generator().manual_seed(3))
+    plan = Planner(tiny, CEM(samples=50, elites=8, iterations=6), T).plan(
+        obs, goal, warm_start=warm, noise=noise
+    )
+    start = torch.full((B, T, A), 0.3)
+    if warm is not None:
+        start[:, :blocks] = warm
+    mean, std, cost = plain_cem(tiny, obs, goal, noise, 8, start)
+    assert torch.allclose(plan.mean, mean, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(plan.std, std, rtol=1e-3, atol=1e-5)
+    assert torch.allclose(plan.cost, cost, rtol=1e-4, atol=1e-5)
+
+
+def test_numpy_inputs_give_the_same_plan() -> None:
+    planner, (obs, goal) = Planner(engine(), CEM(iterations=3), T), problem()
+    arrays = {name: value.double().numpy() for name, value in obs.items()}
+    ours = planner.plan(arrays, goal.numpy(), generator=5, environments=np.arange(B))
+    assert torch.equal(ours.actions, planner.plan(obs, goal, generator=5).actions)
+
+
+# ---- random numbers ----
+
+
+def same(one: Plan, two: Plan, rows: slice = slice(None)) -> bool:
+    fields = ("actions", "cost", "mean", "std")
+    return all(torch.equal(getattr(one, field), getattr(two, field)[rows]) for field in fields)
+
+
+def test_a_batch_is_its_environments_one_by_one() -> None:
+    obs, goal = problem(8)
+    cem = CEM(
+        samples=65,
+        elites=7,
+        iterations=4,
+        correlation=0.3,
+        momentum=0.1,
+        low=-1.0,
+        high=2.0,
+        return_best=True,
+    )
+    cost = GoalDistance("absolute", "mean") + 0.1 * ActionPenalty()
+    planner = Planner(engine(), cem, T, cost=cost)
+    batch = planner.plan(obs, goal, generator=11)
+    for b in range(8):
+        row = {name: value[b : b + 1] for name, value in obs.items()}
+        alone = planner.plan(row, goal[b], generator=11, environments=[b])
+        assert same(alone, batch, slice(b, b + 1))
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    obs, goal = problem(8)
+    one, two = (
+        Planner(engine(threads=n), CEM(iterations=3), 12).plan(obs, goal, generator=1) for n in (1, 2)
+    )
+    assert same(one, two)
+
+
+def test_seeds() -> None:
+    tiny, (obs, goal) = engine(), problem()
+    planner, twin = Planner(tiny, CEM(iterations=2), T, seed=4), Planner(tiny, CEM(iterations=2), T, seed=4)
+    first, second = planner.plan(obs, goal), planner.plan(obs, goal)
+    assert same(twin.plan(obs, goal), first)
+    assert not same(first, second)
+    assert same(planner.plan(obs, goal, generator=second.stats["seed"]), second)
+    drawn = [planner.plan(obs, goal, generator=torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert same(*drawn)
+    assert not same(planner.plan(obs, goal, generator=8), drawn[0])
+    assert not same(
+        planner.plan(obs, goal, generator=8, environments=[5, 6, 7]), planner.plan(obs, goal, generator=8)
+    )
+
+
+def test_a_plan_as_warm_start_is_shifted_by_a_block() -> None:
+    planner, (obs, goal) = Planner(engine(mean=0.5), CEM(iterations=2), T), problem()
+    plan = planner.plan(obs, goal, generator=1)
+    shifted = torch.cat([plan.actions[:, 1:], torch.full((B, 1, A), 0.5)], dim=1)
+    one, two = (planner.plan(obs, goal, warm_start=w, generator=2) for w in (plan, shifted))
+    assert same(one, two)
+
+
+# ---- bounds ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(-2, 2), st.floats(0, 2), st.floats(0, 0.9), st.booleans(), st.integers(0, 1000))
+def test_planned_actions_are_within_bounds(low, width, momentum, return_best, seed) -> None:
+    bounds = {"low": (low, -1.0), "high": (low + width, 0.5)}
+    cem = CEM(
+        samples=20, elites=3, iterations=3, std=3.0, momentum=momentum, return_best=return_best, **bounds
+    )
+    obs, goal = problem(seed=seed)
+    warm = 5 * torch.randn(B, T, 2 * A, generator=torch.Generator().manual_seed(seed))
+    tiny = TinyEngine(2 * A, E)  # a block of two actions repeats the bounds
+    obs["past_actions"] = obs["past_actions"].repeat(1, 1, 2)
+    plan = Planner(tiny, cem, T).plan(obs, goal, warm_start=warm, generator=seed)
+    lows, highs = torch.tensor(cem.low).repeat(2), torch.tensor(cem.high).repeat(2)
+    for planned in (plan.actions, plan.mean):
+        assert ((planned >= lows) & (planned <= highs)).all()
+
+
+# ---- deadlines ----
+
+
+def test_no_iteration_starts_that_cannot_end_before_the_deadline() -> None:
+    slow, (obs, goal) = engine(delay=0.02), problem()
+    planner = Planner(slow, CEM(iterations=1000), T)
+    plan = planner.plan(obs, goal, deadline=0.3, generator=0)
+    assert plan.deadline_hit
+    assert 1 <= plan.iterations < 15
+    assert plan.elapsed + plan.stats["iteration_p50"] >= 0.2  # it did not stop long before
+    part = Planner(engine(), CEM(iterations=plan.iterations), T).plan(obs, goal, generator=0)
+    assert torch.equal(part.actions, plan.actions)
+
+
+def test_a_deadline_that_cannot_be_met_still_gives_one_iteration() -> None:
+    plan = Planner(engine(delay=0.01), CEM(iterations=10), T).plan(*problem(), deadline=1e-6)
+    assert plan.iterations == 1
+    assert plan.deadline_hit
+
+
+def test_a_deadline_far_away_changes_nothing() -> None:
+    planner = Planner(engine(), CEM(iterations=4), T)
+    plan = planner.plan(*problem(), deadline=1e6, generator=3)
+    assert not plan.deadline_hit
+    assert plan.iterations == 4
+    assert same(plan, planner.plan(*problem(), generator=3))
+
+
+def test_times_are_those_of_this_plan() -> None:
+    started = time.perf_counter()
+    plan = Planner(engine(delay=0.005), CEM(iterations=3), T).plan(*problem())
+    assert 0.015 <= plan.elapsed <= time.perf_counter() - started
+    assert 0.005 <= plan.stats["iteration_p50"] <= plan.stats["iteration_p99"] <= plan.elapsed
+
+
+# ---- bad inputs ----
+
+
+NAN = torch.full((B, T, A), math.nan)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"obs": {"latents": torch.full((B, 1, E), math.nan)}},
+            ValueError,
+            r"obs\['latents'\] holds numbers",
+        ),
+        ({"obs": {"latents": torch.zeros(B, 2, E)}}, ValueError, "2 frames but no 'past_actions'"),
+        (
+            {"obs": {"latents": torch.zeros(B, 9, E), "past_actions": torch.zeros(B, 8, A)}},
+            ValueError,
+            "9 frames",
+        ),
+        ({"obs": {"latents": torch.zeros(B, E)}}, ValueError, r"obs\['latents'\] has shape"),
+        ({"obs": {"latents": torch.zeros(0, 1, E)}}, ValueError, r"obs\['latents'\] has shape"),
+        ({"obs": {"image": torch.zeros(B, E)}}, ValueError, r"obs has \['image'\]"),
+        (
+            {"obs": {"latents": torch.zeros(B, 2, E), "past_actions": torch.zeros(B, 2, A)}},
+            ValueError,
+            "past_actions",
+        ),
+        ({"obs": {"latents": torch.zeros(B, 2, E), "past_actions": NAN[:, :1]}}, ValueError, "past_actions"),
+        ({"goal": torch.full((B, E), math.inf)}, ValueError, "goal holds numbers"),
+        ({"goal": [[0.0] * E] * B}, TypeError, "goal is list"),
+        ({"goal": torch.zeros(B, E + 1)}, ValueError, "goal has shape"),
+        ({"goal": torch.zeros(B + 1, E)}, ValueError, "goal holds 4 goals"),
+        ({"goal": torch.zeros(B, E, dtype=torch.int64)}, TypeError, "goal is torch.int64"),
+        ({"warm_start": NAN}, ValueError, "warm_start holds numbers"),
+        ({"warm_start": torch.zeros(B, T + 1, A)}, ValueError, "warm_start has 5 blocks"),
+        ({"warm_start": torch.zeros(B, T, A + 1)}, ValueError, "warm_start has shape"),
+        ({"warm_start": [[0.0]]}, TypeError, "warm_start is list"),
+        ({"noise": torch.zeros(2, B, 30, T, A)}, ValueError, "noise has shape"),
+        ({"noise": torch.full((3, B, 30, T, A), math.nan)}, ValueError, "noise holds numbers"),
+        ({"deadline": 0.0}, ValueError, "deadline is 0.0"),
+        ({"deadline": math.nan}, ValueError, "deadline is nan"),
+        ({"generator": -1}, ValueError, "generator is -1"),
+        ({"generator": "0"}, TypeError, "generator is str"),
+        ({"environments": [0, 1]}, ValueError, "environments has shape"),
+        ({"environments": [0, 1, -1]}, ValueError, "environments is"),
+        ({"environments": [0.0, 1.0, 2.0]}, TypeError, "environments holds"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_rollout(change, error, message) -> None:
+    tiny, (obs, goal) = engine(), problem()
+    planner = Planner(tiny, CEM(samples=30, elites=5, iterations=3), T)
+    with pytest.raises(error, match=message):
+        planner.plan(**({"obs": obs, "goal": goal} | change))
+    assert tiny.kept is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 0}, "samples is 0"),
+        ({"elites": 301}, "elites is 301"),
+        ({"iterations": 1.5}, "iterations is 1.5"),
+        ({"std": -1.0}, "std is -1.0"),
+        ({"std": math.inf}, "std is inf"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"min_std": math.nan}, "min_std is nan"),
+        ({"correlation": 1}, "correlation is 1"),
+        ({"low": 1.0, "high": 0.0}, "expected low <= high"),
+        ({"low": (0.0, 0.0), "high": (1.0, 1.0, 1.0)}, "low has 2 numbers and high 3"),
+        ({"low": math.nan}, "low is nan"),
+        ({"high": ()}, r"high is \(\)"),
+    ],
+)
+def test_a_bad_search_is_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        CEM(**options)
+
+
+def test_bounds_that_do_not_fit_the_action_are_refused() -> None:
+    with pytest.raises(ValueError, match="low has 3 numbers, expected 1 or a divisor of 2"):
+        Planner(engine(), CEM(low=(0.0, 0.0, 0.0)), T).plan(*problem())
+    with pytest.raises(TypeError, match="high is 'x'"):
+        CEM(high="x")
+
+
+@pytest.mark.parametrize("horizon", [0, -1, 2.0, True])
+def test_a_bad_horizon_is_refused(horizon) -> None:
+    with pytest.raises(ValueError, match="horizon is"):
+        Planner(engine(), CEM(), horizon)
+
+
+# ---- with a world model ----
+
+
+@pytest.mark.parametrize("predictor", ["adaln", "mlp"])
+def test_plans_of_a_world_model_do_not_depend_on_threads_or_batch(predictor: str) -> None:
+    torch.manual_seed(0)
+    config = fastwm.WorldModelConfig(
+        embed_dim=24, encoder_width=8, predictor=predictor, residual=True, width=32, depth=2, heads=2, head_dim=16, mlp_dim=48,
+        action_dim=2, action_hidden=16, projector_dim=32,
+    )  # fmt: skip
+    model = fastwm.WorldModel(config).eval()
+    model.set_action_statistics(torch.tensor([0.2, -0.1]), torch.tensor([0.5, 2.0]))
+    for parameter in model.parameters():  # zero-initialised gates would hide the actions
+        torch.nn.init.normal_(parameter, std=0.2)
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (8, 2, 64, 64, 3), dtype=np.uint8)
+    past = random.standard_normal((8, 1, 2)).astype(np.float32)
+    goals = random.integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    cem = CEM(samples=40, elites=6, iterations=3, low=-1.0, high=1.0)
+    planners = [Planner(fastwm.compile(model, threads=n), cem, 4) for n in (1, 2)]
+    one, two = (
+        planner.plan({"pixels": frames, "past_actions": past}, goals, generator=9) for planner in planners
+    )
+    assert same(one, two)
+    assert one.mean.std(dim=0).max() > 0
+    for b in range(8):
+        obs = {"pixels": frames[b : b + 1], "past_actions": past[b : b + 1]}
+        assert same(planners[1].plan(obs, goals[b], generator=9, environments=[b]), one, slice(b, b + 1))
