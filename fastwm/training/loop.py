@@ -93,7 +93,7 @@ def _run(
 ) -> TrainResult:
     torch.manual_seed(config.seed)
     model = WorldModel(model_config)
-    model.encoder.to(memory_format=torch.channels_last)
+    model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = training.action_statistics(model_config.action_block)
     model.set_action_statistics(torch.as_tensor(mean), torch.as_tensor(std))
     objective = Objective(config)
