@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 420, 236
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 34  # margins of a line chart
+WIDTH, HEIGHT = 420, 262
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 30, 46  # margins of a line chart, with room for its labels
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: points whose y is None are left out. `style` is a class of the stylesheet."""
+    """A line: points whose y is None are left out. `style` is classes of the stylesheet; no label, no legend."""
 
     label: str
-    x: Sequence[float]
+    x: Sequence[float | None]
     y: Sequence[float | None]
     style: str
 
@@ -54,27 +54,29 @@ class Axis:
 
 
 def line_chart(
-    series: Sequence[Series], *, label: str, x_label: str = "training step", log: bool = False
+    series: Sequence[Series], *, label: str, y_label: str, x_label: str = "training steps", log: bool = False
 ) -> str:
     """Lines over one x axis with a legend below; `label` says what the chart shows, for those who cannot see it."""
-    points = [
-        (x, y, s)
-        for s in series
-        for x, y in zip(s.x, s.y, strict=True)
-        if y is not None and (y > 0 or not log)
-    ]
-    if not points:
+    lines = [_drawable(s, log) for s in series]
+    xs, ys = ([point[axis] for line in lines for point in line] for axis in (0, 1))
+    if not xs:
         return '<p class="empty">No measurements.</p>'
-    x_axis = Axis(0, max(max(x for x, _, _ in points), 1), LEFT, WIDTH - RIGHT)
-    y_axis = _y_axis([y for _, y, _ in points], log)
-    marks = [*_grid(x_axis, y_axis), _text(WIDTH - RIGHT, HEIGHT - 2, x_label, "axis end")]
-    for s in series:
-        line = [(x_axis(x), y_axis(y)) for x, y, owner in points if owner is s]
+    x_axis = Axis(0, max(*xs, 1), LEFT, WIDTH - RIGHT)
+    y_axis = _y_axis(ys, log)
+    marks = [
+        *_grid(x_axis, y_axis),
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "axis middle"),
+        _text(0, 12, y_label, "axis"),
+    ]
+    for s, points in zip(series, lines, strict=True):
+        line = [(x_axis(x), y_axis(y)) for x, y in points]
+        if not line:
+            continue
         path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in line)
         marks.append(f'<path class="line {s.style}" d="{path}"/>')
         if len(line) <= 40:
             marks += [f'<circle class="dot {s.style}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in line]
-    legend = "".join(f'<span class="key {s.style}">{escape(s.label)}</span>' for s in series)
+    legend = "".join(f'<span class="key {s.style}">{escape(s.label)}</span>' for s in series if s.label)
     return f'{_svg(WIDTH, HEIGHT, label, marks)}<div class="legend">{legend}</div>'
 
 
@@ -89,7 +91,8 @@ def interval_chart(rows: Sequence[tuple[str, float, tuple[float, float], str]]) 
             f"<em>{100 * share:.0f} % <small>{100 * low:.0f} to {100 * high:.0f}</small></em></div>"
         )
     scale = "".join(f'<i style="left:{tick}%">{tick}</i>' for tick in (0, 25, 50, 75, 100))
-    return f'<div class="bars intervals">{"".join(lines)}<div class="row scale"><b></b><span>{scale}</span><em></em></div></div>'
+    lines.append(f'<div class="row scale"><b></b><span>{scale}</span><em></em></div>')
+    return f'<div class="bars intervals">{"".join(lines)}</div>'
 
 
 def bar_chart(rows: Sequence[tuple[str, float, str, str]]) -> str:
@@ -101,12 +104,18 @@ def bar_chart(rows: Sequence[tuple[str, float, str, str]]) -> str:
         f"<em>{escape(text)}</em></div>"
         for name, value, text, style in rows
     ]
-    return f'<div class="bars">{"".join(lines)}</div>'
+    return f'<div class="bars times">{"".join(lines)}</div>'
 
 
 def number(value: float) -> str:
     """A short form for axes: 0.05, 2, 1500."""
     return f"{value:.3g}" if abs(value) < 1000 or value != round(value) else f"{value:.0f}"
+
+
+def _drawable(series: Series, log: bool) -> list[tuple[float, float]]:
+    """The points that are there and, on a logarithmic scale, positive."""
+    points = zip(series.x, series.y, strict=True)
+    return [(x, y) for x, y in points if x is not None and y is not None and (y > 0 or not log)]
 
 
 def _y_axis(values: Sequence[float], log: bool) -> Axis:

@@ -177,9 +177,8 @@ def _summary(
     summary["training"] = dataclasses.asdict(settings.train_config())
     summary["model"] = trained.model.config.to_dict()
     summary["engine"] = engine
-    found = fastwm.info()
     summary["machine"] = {
-        "processor": found["processor"],
+        "processor": fastwm.info()["processor"],
         "threads": engine["threads"],
         "isa": engine["isa"],
         "system": f"{platform.system()} {platform.machine()}",

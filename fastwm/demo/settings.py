@@ -37,9 +37,9 @@ class Search:
         """Candidates that refit the distribution."""
         return min(self.samples, max(6, self.samples // 10)) if self.elites is None else self.elites
 
-    def planner(self, engine: Engine, world: World) -> Planner:
-        """A planner within the world's action bounds."""
-        if engine.action_dim != world.action_dim:
+    def planner(self, engine: Engine, world: World | None) -> Planner:
+        """A planner within the world's action bounds; without a world, without bounds."""
+        if world is not None and engine.action_dim != world.action_dim:
             raise ValueError(
                 f"the model takes action blocks of {engine.action_dim} numbers; "
                 f"world {world.name!r} has actions of {world.action_dim}"
@@ -50,8 +50,8 @@ class Search:
             iterations=self.iterations,
             std=self.std / float(engine.action_std.mean()),
             min_std=self.min_std,
-            low=world.action_low.tolist(),
-            high=world.action_high.tolist(),
+            low=None if world is None else world.action_low.tolist(),
+            high=None if world is None else world.action_high.tolist(),
             correlation=self.correlation,
         )
         return fastwm.Planner(engine, optimizer, self.horizon, cost=fastwm.GoalDistance(reduce="min"))

@@ -30,7 +30,7 @@ def summary_table(summary: dict[str, Any]) -> str:
 def _times(summary: dict[str, Any]) -> list[str]:
     search = summary["settings"]["search"]
     size = f"{search['samples']} candidates × {search['iterations']} iterations × {search['horizon']} blocks"
-    lines = [f"  one plan ({size}, {summary['machine']['threads']} threads)"]
+    lines = [f"  one plan ({size}, {threads(summary)})"]
     if summary["plan_ms_engine"] is None:
         error = f"{summary['parity_error']:.1e}, allowed {summary['parity_tolerance']:.0e}"
         return [*lines, f"  not timed: the costs of engine and PyTorch differ (relative error {error})"]
@@ -41,6 +41,12 @@ def _times(summary: dict[str, Any]) -> list[str]:
                 f"  {dtype:<10}engine {engine:7.2f} ms   PyTorch {torch:7.2f} ms   {torch / engine:.1f} times as long"
             )
     return [*lines, f"  same costs in float32 to {summary['parity_error']:.0e}"]
+
+
+def threads(summary: dict[str, Any]) -> str:
+    """1 thread, 2 threads."""
+    count = summary["machine"]["threads"]
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def percent(share: float) -> str:

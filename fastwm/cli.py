@@ -1,0 +1,322 @@
+"""The `fastwm` command line: what each sub-command takes. What it does is a function in `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from fastwm import __version__
+
+WORLDS = ("push", "two-room")
+
+# What a flag of `fastwm train` means; a field of the two configurations that is not here has no flag.
+MODEL_HELP = {
+    "encoder": "of pixels",
+    "encoder_width": "channels of the first layer (patch_conv)",
+    "patch_size": "pixels (vit_tiny)",
+    "encoder_depth": "layers (vit_tiny)",
+    "image_size": "pixels, square",
+    "embed_dim": "numbers in a latent",
+    "predictor": "of the next latent",
+    "residual": "predict the change of the latent, which learns far faster than the latent itself",
+    "window": "(latent, action) pairs the predictor sees",
+    "width": "of the transformer (adaln)",
+    "depth": "layers (adaln)",
+    "heads": "of attention (adaln)",
+    "head_dim": "(adaln)",
+    "mlp_dim": "hidden width",
+    "projector_dim": "hidden width",
+    "action_hidden": "hidden width of the action encoder",
+    "action_block": "environment decisions per action block (frame skip)",
+    "dropout": "(adaln)",
+}
+TRAIN_HELP = {
+    "steps": "optimizer steps; the learning rate's cosine spans exactly these",
+    "batch_size": "sequences per step",
+    "frames": "per sequence",
+    "seed": "of everything random",
+    "learning_rate": "at its peak",
+    "final_learning_rate": "as a fraction of the peak",
+    "warmup_steps": "of linear warm-up",
+    "weight_decay": "of AdamW",
+    "gradient_clip": "largest norm of the gradient",
+    "regulariser": "against collapse",
+    "regulariser_weight": "",
+    "projections": "random directions per step (sigreg)",
+    "knots": "of its quadrature (sigreg)",
+    "precision": "auto is bfloat16 where the processor multiplies it",
+    "threads": "of PyTorch",
+    "validation_fraction": "share of the episodes held out",
+    "validate_every": "steps between measurements of the model's health",
+    "checkpoint_every": "steps between checkpoints",
+    "log_every": "steps between rows of metrics.csv",
+    "tensorboard": "write TensorBoard logs",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for bad input (one line on stderr), 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = _parser(arguments).parse_args(arguments)
+    name = f"fastwm {parsed.command}"
+    try:
+        from fastwm import commands
+
+        return getattr(commands, parsed.command)(parsed) or 0
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        if parsed.traceback:
+            raise
+        print(f"{name}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 2
+
+
+def _parser(arguments: Sequence[str]) -> Parser:
+    """The parser of all commands; flags are declared for the one in `arguments` alone, as some need PyTorch to be known."""
+    parser = Parser(
+        prog="fastwm",
+        description="Train JEPA world models and plan in their latent space at the speed of the hardware.",
+        epilog="Start with: fastwm demo --env two-room",
+    )
+    parser.add_argument("--version", action="version", version=f"fastwm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    declarations: dict[str, tuple[Callable[[Parser], None], str, str]] = {
+        "demo": (_demo, "from pixels to plans in minutes, with a report", _DEMO_EXAMPLES),
+        "collect": (_collect, "collect episodes of a world into an HDF5 file", _COLLECT_EXAMPLES),
+        "train": (_train, "train a world model on episodes", _TRAIN_EXAMPLES),
+        "plan": (_plan, "plan from one picture to another", _PLAN_EXAMPLES),
+        "eval": (_eval, "how often a model's plans reach their goals, in closed loop", _EVAL_EXAMPLES),
+        "info": (_info, "what runs here: backend, instruction set, threads, versions", _INFO_EXAMPLES),
+    }
+    chosen = next((argument for argument in arguments if argument in declarations), None)
+    for name, (declare, summary, examples) in declarations.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("--traceback", action="store_true", help="show where an error came from")
+        if name == chosen:
+            declare(command)
+    return parser
+
+
+_DEMO_EXAMPLES = """examples:
+  fastwm demo                    push a puck to where a picture shows it: three minutes on two cores
+  fastwm demo --env two-room     walk to another room: half a minute
+  fastwm demo --fresh            forget what an earlier run left in runs/demo
+
+A second run goes on from what the first one finished: its episodes, and the training's last checkpoint.
+"""
+
+
+def _demo(parser: Parser) -> None:
+    parser.add_argument("--env", default="push", choices=WORLDS, help="world (default: push)")
+    parser.add_argument(
+        "--out", default="runs/demo", metavar="DIR", help="where to write (default: runs/demo)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="start over")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="training steps (default: as known to suffice)"
+    )
+    parser.add_argument("--collect", type=int, metavar="N", help="episodes to collect (default: 2000)")
+    parser.add_argument("--episodes", type=int, metavar="N", help="episodes to evaluate (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    _threads(parser)
+    _quiet(parser)
+
+
+_COLLECT_EXAMPLES = """examples:
+  fastwm collect push data/push.h5                          2000 episodes of 30 frames, noisy experts and random walks
+  fastwm collect two-room data/rooms.h5 --policy random --episodes 500 --length 20
+
+A killed collection goes on where it was when the same command runs again.
+"""
+
+
+def _collect(parser: Parser) -> None:
+    parser.add_argument("env", choices=WORLDS, metavar="WORLD", help=f"one of {', '.join(WORLDS)}")
+    parser.add_argument("path", metavar="FILE", help="HDF5 file to write")
+    parser.add_argument("--episodes", type=int, default=2000, metavar="N", help="(default: 2000)")
+    parser.add_argument(
+        "--length", type=int, default=30, metavar="N", help="frames per episode (default: 30)"
+    )
+    parser.add_argument(
+        "--policy", default="mix", choices=("mix", "expert", "random"), help="who acts (default: mix)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (default: 1)")
+    _quiet(parser)
+
+
+_TRAIN_EXAMPLES = """examples:
+  fastwm train data/push.h5 runs/push --steps 3000
+  fastwm train data/push.h5 runs/push --steps 3000 --resume      go on after an interruption
+  fastwm train data/rooms.h5 runs/rooms --preset mlp --steps 500
+  fastwm train data/push.h5 runs/wide --steps 6000 --width 192 --depth 2 --no-residual
+"""
+
+
+def _train(parser: Parser) -> None:
+    from fastwm.models import WorldModelConfig
+    from fastwm.training import TrainConfig
+
+    parser.usage = "fastwm train [options] FILE DIR"
+    parser.add_argument("data", metavar="FILE", help="HDF5 file of episodes")
+    parser.add_argument("run", metavar="DIR", help="where to write model, checkpoints and logs")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in DIR")
+    parser.add_argument(
+        "--preset", default="small", choices=("small", "mlp", "paper"), help="start from (default: small)"
+    )
+    _quiet(parser)
+    model = parser.add_argument_group("model", "changes to the preset; defaults are those of small")
+    training = parser.add_argument_group("training", "changes to the preset; defaults are those of small")
+    _fields(model, WorldModelConfig.preset("small", action_dim=2), MODEL_HELP)
+    _fields(training, TrainConfig.preset("small", steps=3000), TRAIN_HELP)
+
+
+_PLAN_EXAMPLES = """examples:
+  fastwm plan runs/demo/model --start now.png --goal wish.png --env push
+  fastwm plan runs/demo/model --env push --seed 7            a task of that world; --save-images writes its pictures
+  fastwm plan runs/demo/model --env push --seed 7 --json
+"""
+
+
+def _plan(parser: Parser) -> None:
+    parser.add_argument("model", metavar="DIR", help="a saved world model")
+    parser.add_argument("--start", metavar="PNG", help="what the agent sees")
+    parser.add_argument("--goal", metavar="PNG", help="what it should see")
+    parser.add_argument(
+        "--env", choices=WORLDS, help="world whose action bounds hold, and whose task --seed draws"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the task and the search (default: 0)"
+    )
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="stop the search in time")
+    parser.add_argument("--save-images", metavar="DIR", help="write start.png and goal.png there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _search(parser)
+    _engine(parser)
+
+
+_EVAL_EXAMPLES = """examples:
+  fastwm eval runs/demo/model --env push
+  fastwm eval runs/demo/model --env push --episodes 500 --samples 256
+  fastwm eval --env push --policy expert random              the baselines need no model
+"""
+
+
+def _eval(parser: Parser) -> None:
+    parser.add_argument("model", nargs="?", metavar="DIR", help="a saved world model, for the planner")
+    parser.add_argument("--env", required=True, choices=WORLDS, help="world")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
+    parser.add_argument(
+        "--policy", nargs="+", choices=("planner", "expert", "random"), help="who acts (default: planner)"
+    )
+    parser.add_argument(
+        "--budget", type=int, metavar="N", help="decisions per episode (default: the world's)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of tasks and draws (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _search(parser)
+    _engine(parser)
+    _quiet(parser)
+
+
+_INFO_EXAMPLES = """examples:
+  fastwm info
+  fastwm info runs/demo/model           also what a model compiles to
+  FASTWM_ISA=avx2 fastwm info           force an instruction set; FASTWM_BACKEND forces a backend
+"""
+
+
+def _info(parser: Parser) -> None:
+    parser.add_argument("model", nargs="?", metavar="DIR", help="a saved world model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _engine(parser)
+
+
+def _search(parser: Parser) -> None:
+    group = parser.add_argument_group("search (CEM)")
+    group.add_argument(
+        "--samples", type=int, default=64, metavar="N", help="candidates per iteration (default: 64)"
+    )
+    group.add_argument(
+        "--elites", type=int, metavar="N", help="(default: a tenth of the samples, at least 6)"
+    )
+    group.add_argument("--iterations", type=int, default=4, metavar="N", help="(default: 4)")
+    group.add_argument(
+        "--horizon", type=int, default=12, metavar="N", help="action blocks ahead (default: 12)"
+    )
+    group.add_argument(
+        "--std", type=float, default=1.0, metavar="X", help="of the first noise (default: 1.0)"
+    )
+    group.add_argument("--min-std", type=float, default=0.1, metavar="X", help="(default: 0.1)")
+    group.add_argument(
+        "--correlation", type=float, default=0.7, metavar="X", help="of the noise in time (default: 0.7)"
+    )
+
+
+def _engine(parser: Parser) -> None:
+    parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "torch"), help="(default: auto)")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="of the engine (default: auto)",
+    )
+    _threads(parser)
+
+
+def _threads(parser: Parser) -> None:
+    parser.add_argument("--threads", type=int, metavar="N", help="(default: every processor)")
+
+
+def _quiet(parser: Parser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _fields(group: argparse._ArgumentGroup, defaults: object, meanings: dict[str, str]) -> None:
+    """A flag for each field of a configuration that `meanings` names; absent from the namespace unless given."""
+    kinds = typing.get_type_hints(type(defaults))
+    for name, meaning in meanings.items():
+        flag, default, kind = f"--{name.replace('_', '-')}", getattr(defaults, name), kinds[name]
+        if default is not None:
+            meaning = f"{meaning} (default: {str(default).lower() if isinstance(default, bool) else default})".strip()
+        if kind is bool:
+            group.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=meaning
+            )
+        elif typing.get_origin(kind) is typing.Literal:
+            group.add_argument(flag, choices=typing.get_args(kind), default=argparse.SUPPRESS, help=meaning)
+        else:
+            number = float if kind is float else int
+            metavar = "X" if number is float else "N"
+            group.add_argument(flag, type=number, default=argparse.SUPPRESS, metavar=metavar, help=meaning)
+
+
+def given(parsed: argparse.Namespace, meanings: dict[str, str]) -> dict[str, Any]:
+    """The fields that the command line sets."""
+    return {name: value for name, value in vars(parsed).items() if name in meanings}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
