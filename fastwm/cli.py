@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from fastwm import __version__
 
 WORLDS = ("push", "two-room")
+RESUMABLE = ("demo", "collect")
 
 # What a flag of `fastwm train` means; a field of the two configurations that is not here has no flag.
 MODEL_HELP = {
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return getattr(commands, parsed.command)(parsed) or 0
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted", file=sys.stderr)
+        again = "; the same command goes on from here" if parsed.command in RESUMABLE else ""
+        print(f"\n{name}: interrupted{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,8 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         if parsed.traceback:
             raise
-        print(f"{name}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"{name}: {_one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _parser(arguments: Sequence[str]) -> Parser:

@@ -21,6 +21,7 @@ from fastwm.data import Episodes
 from fastwm.data import collect as collect_episodes
 from fastwm.demo import DemoSettings, Search, run_demo
 from fastwm.demo.table import duration, percent, summary_table
+from fastwm.engine.backend import check_threads
 from fastwm.engine.engine import Engine
 from fastwm.evaluation import (
     Evaluation,
@@ -93,8 +94,9 @@ def train(parsed: argparse.Namespace) -> None:
 
 def plan(parsed: argparse.Namespace) -> None:
     """Plan from a start to a goal picture."""
-    start, goal = _pictures(parsed)
-    engine = _compile(WorldModel.load(parsed.model), parsed)
+    model = WorldModel.load(parsed.model)
+    start, goal = _pictures(parsed, model.config.image_size)
+    engine = _compile(model, parsed)
     planner = _search(parsed).planner(engine, envs.world(parsed.env) if parsed.env else None)
     found = planner.plan(start, goal, deadline=parsed.deadline, generator=parsed.seed)
     actions = found.actions[0].tolist()
@@ -149,15 +151,14 @@ def eval(parsed: argparse.Namespace) -> None:
 
 def info(parsed: argparse.Namespace) -> None:
     """What runs here."""
-    found: dict[str, Any] = fastwm.info()
+    found: dict[str, Any] = {**fastwm.info(), "threads": check_threads(parsed.threads)}
     if parsed.model is not None:
         found["engine"] = _compile(WorldModel.load(parsed.model), parsed).info()
     print(json.dumps(found) if parsed.json else "\n".join(_lines(found)))
 
 
 def _compile(model: WorldModel, parsed: argparse.Namespace) -> Engine:
-    if parsed.threads is not None:
-        torch.set_num_threads(parsed.threads)
+    torch.set_num_threads(check_threads(parsed.threads))
     return fastwm.compile(model, backend=parsed.backend, dtype=parsed.dtype, threads=parsed.threads)
 
 
@@ -173,12 +174,12 @@ def _search(parsed: argparse.Namespace) -> Search:
     )
 
 
-def _pictures(parsed: argparse.Namespace) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _pictures(parsed: argparse.Namespace, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Start and goal, uint8 [size, size, 3] each: from files, or a task of the world."""
     if (parsed.start is None) != (parsed.goal is None):
         raise ValueError("--start and --goal belong together: give both, or neither and --env")
     if parsed.start is not None:
-        pictures = _read_picture(parsed.start), _read_picture(parsed.goal)
+        pictures = _read_picture(parsed.start, size), _read_picture(parsed.goal, size)
     elif parsed.env is not None:
         world = envs.world(parsed.env)
         start, goal = (world.render(states)[0] for states in sample_tasks(world, 1, parsed.seed))
@@ -193,8 +194,12 @@ def _pictures(parsed: argparse.Namespace) -> tuple[NDArray[np.uint8], NDArray[np
     return pictures
 
 
-def _read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def _read_picture(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
     with Image.open(path) as picture:
+        if picture.size != (size, size):
+            raise ValueError(
+                f"{path} is {picture.width} × {picture.height} pixels; the model sees {size} × {size}"
+            )
         return np.array(picture.convert("RGB"))
 
 

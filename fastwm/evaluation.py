@@ -215,7 +215,9 @@ def wilson_interval(successes: int, trials: int, z: float = CONFIDENCE_95) -> tu
     share, square = successes / trials, z * z / trials
     centre = (share + square / 2) / (1 + square)
     half = z / (1 + square) * math.sqrt(share * (1 - share) / trials + square / (4 * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(
+        1.0, max(share, centre + half)
+    )  # exact at 0 and 1 despite rounding
 
 
 def _generator(*key: int) -> np.random.Generator:

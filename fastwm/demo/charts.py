@@ -108,8 +108,10 @@ def bar_chart(rows: Sequence[tuple[str, float, str, str]]) -> str:
 
 
 def number(value: float) -> str:
-    """A short form for axes: 0.05, 2, 1500."""
-    return f"{value:.3g}" if abs(value) < 1000 or value != round(value) else f"{value:.0f}"
+    """A short form for axes: 0.05, 2, 1500, 1e-4."""
+    if 0 < abs(value) < 0.001:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _drawable(series: Series, log: bool) -> list[tuple[float, float]]:

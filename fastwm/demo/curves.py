@@ -42,8 +42,10 @@ def _loss(metrics: Sequence[Row]) -> tuple[str, str, str]:
         y_label="loss, log scale",
         log=True,
     )
-    why = "Prediction: how far predicted latents are from encoded ones. Regulariser: how far latents are from a Gaussian, "
-    return "Training loss", why + "which forbids collapse.", chart
+    why = (
+        "Prediction: squared error of the next latent. Regulariser: distance of the latents from a Gaussian."
+    )
+    return "Training loss", why, chart
 
 
 def _open_loop(validation: Sequence[Row]) -> tuple[str, str, str]:

@@ -72,7 +72,7 @@ def run_demo(
         evaluations = [run(policy), run(ExpertPolicy(here)), run(RandomPolicy(here))]
     with clock.stage("compare", "one plan with the engine and with plain PyTorch"):
         start, goal = (here.render(states[:1])[0] for states in sample_tasks(here, 1, settings.seed))
-        comparison = compare(trained.model, engine, planner_of, start, goal)
+        comparison = compare(trained.model, engine, planner_of, start, goal, repeats=settings.timed_plans)
     summary = _summary(settings, trained, engine.info(), evaluations, comparison, clock)
     with clock.stage("report", "what was found"):
         training, _ = Episodes(data).split(settings.train_config().validation_fraction, seed=settings.seed)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import fastwm
+from fastwm.engine.backend import check_threads
 
 if TYPE_CHECKING:
     from fastwm.engine.engine import Engine
@@ -68,6 +69,7 @@ class DemoSettings:
     steps: int  # of training
     validations: int  # during training
     evaluation_episodes: int = 100
+    timed_plans: int = 25  # of each way, whose median is reported
     search: Search = Search()
     seed: int = 0
     threads: int | None = None  # None: every processor
@@ -81,16 +83,13 @@ class DemoSettings:
         return dataclasses.replace(_KNOWN[world], **given)
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("episodes", 2),
-            ("length", 2),
-            ("steps", 1),
-            ("validations", 1),
-            ("evaluation_episodes", 1),
-        ):
+        least = {"episodes": 2, "length": 2, "steps": 1, "validations": 1, "evaluation_episodes": 1}
+        least |= {"timed_plans": 1, "seed": 0}
+        for name, bound in least.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+                raise ValueError(f"{name} is {value!r}; expected an integer of at least {bound}")
+        check_threads(self.threads)
 
     def model_config(self, action_dim: int) -> WorldModelConfig:
         """The world model to train."""

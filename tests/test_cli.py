@@ -1,0 +1,243 @@
+"""The command line: what it prints, and that bad input gets one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_data import write_dots
+
+from fastwm import cli, commands
+from fastwm.cli import main
+from fastwm.models import WorldModel, WorldModelConfig
+from fastwm.training import TrainConfig
+
+SEARCH = ["--samples", "8", "--iterations", "2", "--horizon", "3", "--threads", "1"]
+COMMANDS = ("demo", "collect", "train", "plan", "eval", "info")
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained model for the worlds' pictures."""
+    directory = tmp_path_factory.mktemp("model")
+    changes = {"encoder_width": 4, "embed_dim": 16, "width": 16, "projector_dim": 16, "mlp_dim": 16}
+    WorldModel(WorldModelConfig(action_dim=2, **changes)).save(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_dots(tmp_path_factory.mktemp("data") / "dots.h5"))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The line on stderr with which `arguments` are refused."""
+    try:
+        code = main(arguments)
+    except SystemExit as exit:
+        code = exit.code
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.out == ""
+    assert output.err.endswith("\n")
+    assert output.err.count("\n") == 1, output.err
+    return output.err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_teaches_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    assert exit.value.code == 0
+    assert f"  fastwm {name}" in capsys.readouterr().out.partition("examples:")[2]
+
+
+def test_help_does_not_wait_for_pytorch() -> None:
+    call = "try: main(['--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    script = f"import sys; from fastwm.cli import main\n{call}"
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_every_field_of_the_configurations_has_a_flag() -> None:
+    fields = {
+        config: {field.name for field in dataclasses.fields(config)}
+        for config in (WorldModelConfig, TrainConfig)
+    }
+    assert set(cli.MODEL_HELP) == fields[WorldModelConfig] - {"version", "action_dim"}
+    assert set(cli.TRAIN_HELP) == fields[TrainConfig]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "dance"),
+        (["demo", "--steps", "many"], "--steps"),
+        (["demo", "--steps", "0"], "steps is 0"),
+        (["demo", "--env", "moon"], "moon"),
+        (["demo", "--seed", "-1"], "seed is -1"),
+        (["demo", "--threads", "0"], "threads is 0"),
+        (["collect", "push", "x.h5", "--episodes", "0"], "episodes: expected at least 1"),
+        (["collect", "push", "/proc/nowhere/x.h5"], "/proc/nowhere"),
+        (["train", "nothing.h5", "run"], "nothing.h5: no such file"),
+        (["eval", "--env", "push"], "needs a model"),
+        (["eval", "nowhere", "--env", "push"], "nowhere holds no world model"),
+        (["plan", "nowhere", "--env", "push"], "nowhere holds no world model"),
+        (["info", "--threads", "0"], "threads is 0"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = refused(capsys, *arguments)
+    assert line.startswith("fastwm")
+    assert words in line
+    assert list(tmp_path.rglob("*.h5*")) == []
+
+
+def test_what_does_not_fit_the_model_is_one_line(
+    model_dir: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small, text = tmp_path / "small.png", tmp_path / "text.png"
+    Image.new("RGB", (32, 48)).save(small)
+    text.write_text("no picture")
+    start_goal = ["--start", str(small), "--goal", str(small)]
+    assert "32 × 48 pixels; the model sees 64 × 64" in refused(capsys, "plan", model_dir, *start_goal)
+    assert "cannot identify" in refused(capsys, "plan", model_dir, "--start", str(text), "--goal", str(text))
+    assert "belong together" in refused(capsys, "plan", model_dir, "--start", str(small))
+    assert "nothing to plan" in refused(capsys, "plan", model_dir)
+    assert "elites is 9" in refused(
+        capsys, "plan", model_dir, "--env", "push", "--samples", "8", "--elites", "9"
+    )
+    assert "horizon is 0" in refused(capsys, "plan", model_dir, "--env", "push", "--horizon", "0")
+    assert "deadline is 0" in refused(capsys, "plan", model_dir, "--env", "push", "--deadline", "0")
+
+
+def test_an_error_shows_where_it_came_from_on_request() -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["train", "nothing.h5", "run", "--traceback"])
+
+
+def test_a_plan_from_pictures_is_the_plan_of_the_task_they_show(
+    model_dir: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = ["plan", model_dir, "--env", "push", "--seed", "5", "--json", *SEARCH]
+    assert main([*arguments, "--save-images", str(tmp_path)]) == 0
+    task = json.loads(capsys.readouterr().out)
+    assert (
+        main([*arguments, "--start", str(tmp_path / "start.png"), "--goal", str(tmp_path / "goal.png")]) == 0
+    )
+    pictures = json.loads(capsys.readouterr().out)
+    assert task["actions"] == pictures["actions"]
+    assert task["cost"] == pictures["cost"]
+    assert np.shape(task["actions"]) == (3, 2)
+    assert np.abs(task["actions"]).max() <= 1
+    assert main(arguments[: -len(SEARCH) - 1] + SEARCH) == 0
+    assert capsys.readouterr().out.count("\n") == 1 + 3
+
+
+def test_eval_prints_success_with_its_interval(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    policies = ["--policy", "planner", "expert", "random"]
+    assert (
+        main(
+            [
+                "eval",
+                model_dir,
+                "--env",
+                "two-room",
+                "--episodes",
+                "7",
+                "--quiet",
+                *SEARCH,
+                "--json",
+                *policies,
+            ]
+        )
+        == 0
+    )
+    results = json.loads(capsys.readouterr().out)
+    assert [result["policy"] for result in results] == ["planner", "expert", "random"]
+    for result in results:
+        low, high = result["interval"]
+        assert low <= result["success"] <= high
+        assert result["episodes"] == 7
+    assert main(["eval", "--env", "two-room", "--episodes", "7", "--quiet", "--policy", "expert"]) == 0
+    assert "100 % of 7 episodes (95 % interval 65 to 100 %)" in capsys.readouterr().out
+
+
+def test_collect_then_train_then_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data, run = str(tmp_path / "rooms.h5"), str(tmp_path / "run")
+    assert main(["collect", "two-room", data, "--episodes", "12", "--length", "14", "--quiet"]) == 0
+    assert "168 frames" in capsys.readouterr().out
+    sizes = [
+        "--encoder-width",
+        "4",
+        "--embed-dim",
+        "16",
+        "--projector-dim",
+        "16",
+        "--mlp-dim",
+        "16",
+        "--preset",
+        "mlp",
+    ]
+    short = ["--batch-size", "4", "--threads", "1", "--no-tensorboard", "--quiet"]
+    assert main(["train", data, run, *sizes, *short, "--steps", "3"]) == 0
+    assert "linear probe R²" in capsys.readouterr().out
+    model = WorldModel.load(run)
+    assert (model.config.predictor, model.config.embed_dim) == ("mlp", 16)
+    assert "already holds a run" in refused(capsys, "train", data, run, *sizes, *short, "--steps", "3")
+    assert "steps 3 -> 4" in refused(capsys, "train", data, run, *sizes, *short, "--steps", "4", "--resume")
+    assert main(["train", data, run, *sizes, *short, "--steps", "3", "--resume"]) == 0
+
+
+def test_info_tells_what_runs(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", model_dir, "--json", "--dtype", "float32"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["engine"]["dtype"] == "float32"
+    assert found["engine"]["embed_dim"] == 16
+    assert main(["info"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["fastwm"] == found["fastwm"]
+    assert lines["backend"] == found["backend"]
+
+
+def test_an_interruption_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(parsed: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "info", interrupted)
+    assert main(["info"]) == 130
+    assert capsys.readouterr().err == "\nfastwm info: interrupted\n"
+
+
+def test_a_demo_stopped_by_ctrl_c_says_so_and_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fastwm.cli", "demo", "--env", "two-room", "--out", str(tmp_path)]
+    command += ["--collect", "20", "--steps", "100000", "--threads", "1"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    ) as demo:
+        assert demo.stderr is not None
+        for line in demo.stderr:
+            if line.startswith("train"):
+                break
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stderr.read()
+    assert demo.returncode == 130
+    assert "Traceback" not in rest
+    assert rest.splitlines()[-1] == "fastwm demo: interrupted; the same command goes on from here"
