@@ -89,6 +89,7 @@ def run_until_killed(data: Path, run: Path, where: str, count: int) -> None:
         ("step", 12),  # between two checkpoints, with logged rows after the last
         ("checkpoint.safetensors", 2),  # the second checkpoint is written but not yet in place
         ("config.json", 1),  # the new weights are in place, their description is not
+        ("config.json", 3),  # the same at the last step
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(
@@ -106,6 +107,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, truth[name]), name
 
 
+@pytest.mark.slow
 def test_killed_twice(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
     for count in (9, 8):  # at step 9, then resumed from 7 and killed at 14 after logging 8 to 13
         run_until_killed(data, tmp_path, "step", count)

@@ -55,7 +55,7 @@ def test_a_trained_model_knows_where_the_dot_is_and_where_it_goes(dots: Path, tm
         encoder_width=8, embed_dim=16, width=16, heads=2, head_dim=8, mlp_dim=32, projector_dim=32
     )
     untrained = measure_health(WorldModel(model), *Episodes(dots).split(0.2))
-    config = short(steps=300, batch_size=32, learning_rate=5e-3, warmup_steps=10, log_every=100)
+    config = short(steps=150, batch_size=32, learning_rate=5e-3, warmup_steps=10, log_every=50)
     result = train(dots, tmp_path, model, config, progress=False)
     assert min(result.health.probe_r2) > 0.9 > min(untrained.probe_r2)
     for horizon in (1, 5, 10):
@@ -66,7 +66,7 @@ def test_a_trained_model_knows_where_the_dot_is_and_where_it_goes(dots: Path, tm
     last = rows(tmp_path / "validation.csv")[-1]
     assert float(last["open_loop_5"]) == result.health.open_loop[5]
     assert float(last["probe_r2_worst"]) == min(result.health.probe_r2)
-    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["100", "200", "300"]
+    assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["50", "100", "150"]
 
     loaded = WorldModel.load(tmp_path)
     mean, std = Episodes(dots).split(0.2)[0].action_statistics()

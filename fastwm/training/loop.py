@@ -133,8 +133,8 @@ def _run(
                 logs.validation.write(validation_row(step, health))
                 logs.tensorboard.write("validation", step, validation_row(step, health))
             if step % config.checkpoint_every == 0 or step == config.steps:
+                model.save(run_path)  # first: a checkpoint says that all before it is on disk
                 save_checkpoint(checkpoint, step, model, optimizer, identity)
-                model.save(run_path)
     seconds = time.perf_counter() - began
     frames = config.batch_size * config.frames * (config.steps - done)
     model.eval()
