@@ -112,4 +112,15 @@ struct CemUpdateArgs {
   int32_t threads;
 };
 
+// ---- fma_peak: the speed of multiplications and additions, an instrument ----------------------------------------------
+
+constexpr int64_t FMA_PEAK_SUMS = 256;
+
+struct FmaPeakArgs {
+  float* sums;  // [threads, FMA_PEAK_SUMS] ones in, chains' ends out
+  int64_t rounds;
+  DType dtype;
+  int32_t threads;
+};
+
 }  // namespace fastwm

@@ -120,6 +120,14 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     k.cem_update(a);
   });
 
+  m.def("fma_peak", [](const std::string& isa, uintptr_t sums, int64_t rounds, int32_t dtype, int32_t threads) {
+    const FmaPeakArgs a{at<float>(sums), rounds, static_cast<DType>(dtype), threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    return k.fma_peak(a);
+  });
+  m.attr("FMA_PEAK_SUMS") = FMA_PEAK_SUMS;
+
   m.def("packed_size", [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in,
                           int32_t dtype) {
     return packed_size({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)});

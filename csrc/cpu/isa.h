@@ -13,6 +13,7 @@ struct Kernels {
   size_t (*rollout_workspace)(const RolloutArgs&);
   void (*goal_cost)(const GoalCostArgs&);
   void (*cem_update)(const CemUpdateArgs&);
+  int64_t (*fma_peak)(const FmaPeakArgs&);  // returns how many additions and multiplications were done
 };
 
 // Best first. Only those that the machine can run.

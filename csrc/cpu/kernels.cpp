@@ -10,11 +10,12 @@ int64_t rollout_tile(const RolloutArgs&);
 size_t rollout_workspace(const RolloutArgs&);
 void goal_cost(const GoalCostArgs&);
 void cem_update(const CemUpdateArgs&);
+int64_t fma_peak(const FmaPeakArgs&);
 
 #define STRING(x) #x
 #define NAME(x) STRING(x)
 extern const Kernels kernels;
-const Kernels kernels = {NAME(FASTWM_ISA), LANES,     cem_sample, rollout, rollout_tile,
-                         rollout_workspace, goal_cost, cem_update};
+const Kernels kernels = {NAME(FASTWM_ISA),  LANES,     cem_sample, rollout, rollout_tile,
+                         rollout_workspace, goal_cost, cem_update, fma_peak};
 
 }  // namespace fastwm::FASTWM_ISA
