@@ -272,6 +272,16 @@ class Page(html.parser.HTMLParser):
         pass
 
 
+def test_the_film_shows_the_first_episodes(tiny_run: tuple[DemoSettings, Path, dict]) -> None:
+    _, out, _ = tiny_run
+    with Image.open(out / "episodes.gif") as film:
+        assert film.size == (4 * 192 + 3 * 8, 192)
+        assert film.n_frames >= 2
+        first = np.array(film.convert("RGB"), int)
+        film.seek(film.n_frames - 1)
+        assert np.abs(first - np.array(film.convert("RGB"), int)).max() > 100
+
+
 def test_the_report_is_whole_and_asks_nothing_of_the_network(
     tiny_run: tuple[DemoSettings, Path, dict],
 ) -> None:
@@ -319,6 +329,22 @@ def test_other_settings_need_a_fresh_start(tiny_run: tuple[DemoSettings, Path, d
     assert {k: v for k, v in fresh.items() if k.startswith(("success", "decisions_", "health"))} == {
         k: v for k, v in first.items() if k.startswith(("success", "decisions_", "health"))
     }
+
+
+def test_the_readmes_example_runs(
+    tiny_run: tuple[DemoSettings, Path, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out, _ = tiny_run
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    acted: list[np.ndarray] = []
+    act = fastwm.Agent.act
+    monkeypatch.setattr(
+        fastwm.Agent, "act", lambda *given, **options: acted.append(act(*given, **options)) or acted[-1]
+    )
+    exec(compile(example.replace("runs/demo/model", str(out / "model")), "README.md", "exec"), {})
+    assert 1 <= len(acted) <= 20
+    assert all(action.shape == (2,) and np.abs(action).max() <= 1 for action in acted)
 
 
 @pytest.mark.slow

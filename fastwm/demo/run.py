@@ -22,6 +22,7 @@ import torch
 import fastwm
 from fastwm.data import Episodes, collect
 from fastwm.demo.compare import Comparison, compare
+from fastwm.demo.film import write_film
 from fastwm.demo.playback import choose_episodes, fit_probe, playback
 from fastwm.demo.report import write_report
 from fastwm.demo.settings import DemoSettings
@@ -32,7 +33,8 @@ from fastwm.models.storage import write_atomically
 from fastwm.training import train
 from fastwm.training.loop import TrainResult, validation_row
 
-DATA, MODEL, SECONDS, SUMMARY, REPORT = "episodes.h5", "model", "seconds.json", "summary.json", "report.html"
+DATA, MODEL, SECONDS = "episodes.h5", "model", "seconds.json"
+SUMMARY, REPORT, FILM = "summary.json", "report.html", "episodes.gif"
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,7 @@ def run_demo(
         probe = fit_probe(trained.model, training)
         shown = playback(here, engine, probe, policy, evaluations[0], choose_episodes(evaluations[0]))
         write_atomically(out / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        write_film(out / FILM, shown)
         write_report(out / REPORT, summary, shown, out / MODEL)
     return summary
 
@@ -195,7 +198,7 @@ def _summary(
 
 def _remove(out: Path) -> None:
     """What a demo wrote to `out`, and nothing else."""
-    for name in (DATA, f"{DATA}.partial", f"{DATA}.parts", SECONDS, SUMMARY, REPORT):
+    for name in (DATA, f"{DATA}.partial", f"{DATA}.parts", SECONDS, SUMMARY, REPORT, FILM):
         (out / name).unlink(missing_ok=True)
     if (out / MODEL / "config.json").is_file() or (out / MODEL / "metrics.csv").is_file():
         shutil.rmtree(out / MODEL)
