@@ -128,9 +128,9 @@ def _parser(arguments: Sequence[str]) -> Parser:
 
 
 _DEMO_EXAMPLES = """examples:
-  fastwm demo                    push a puck to where a picture shows it: three minutes on two cores
-  fastwm demo --env two-room     walk to another room: half a minute
-  fastwm demo --fresh            forget what an earlier run left in runs/demo
+  fastwm demo                                        push a puck to where a picture shows it: three minutes on two cores
+  fastwm demo --env two-room --out runs/two-room     walk to another room: half a minute
+  fastwm demo --fresh                                forget what an earlier run left in runs/demo
 
 A second run goes on from what the first one finished: its episodes, and the training's last checkpoint.
 """

@@ -321,8 +321,9 @@ def test_a_second_run_reuses_and_agrees(tiny_run: tuple[DemoSettings, Path, dict
 
 def test_other_settings_need_a_fresh_start(tiny_run: tuple[DemoSettings, Path, dict], tmp_path: Path) -> None:
     settings, out, first = tiny_run
-    with pytest.raises(ValueError, match="steps 12 -> 13"):
-        run_demo(DemoSettings.of(settings.world, **{**TINY, "steps": 13}), out, progress=False)
+    for name, value in {"steps": 13, "episodes": 31, "seed": 1}.items():
+        with pytest.raises(ValueError, match=rf"{name} {getattr(settings, name)} -> {value}\).*--fresh"):
+            run_demo(DemoSettings.of(settings.world, **{**TINY, name: value}), out, progress=False)
     (out / "notes.txt").write_text("mine")
     fresh = run_demo(settings, out, fresh=True, progress=False)
     assert (out / "notes.txt").read_text() == "mine"
@@ -345,6 +346,13 @@ def test_the_readmes_example_runs(
     exec(compile(example.replace("runs/demo/model", str(out / "model")), "README.md", "exec"), {})
     assert 1 <= len(acted) <= 20
     assert all(action.shape == (2,) and np.abs(action).max() <= 1 for action in acted)
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger.json").write_text('{"recipe": ')
+    with pytest.raises(ValueError, match=r"ledger\.json is damaged"):
+        run_demo(DemoSettings.of("push", **TINY), tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.json"]
 
 
 @pytest.mark.slow

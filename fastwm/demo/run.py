@@ -9,8 +9,6 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import fastwm
 from fastwm.data import Episodes, collect
 from fastwm.demo.compare import Comparison, compare
 from fastwm.demo.film import write_film
+from fastwm.demo.ledger import Ledger
 from fastwm.demo.playback import choose_episodes, fit_probe, playback
 from fastwm.demo.report import write_report
 from fastwm.demo.settings import DemoSettings
@@ -33,7 +32,7 @@ from fastwm.models.storage import write_atomically
 from fastwm.training import train
 from fastwm.training.loop import TrainResult, validation_row
 
-DATA, MODEL, SECONDS = "episodes.h5", "model", "seconds.json"
+DATA, MODEL, LEDGER = "episodes.h5", "model", "ledger.json"
 SUMMARY, REPORT, FILM = "summary.json", "report.html", "episodes.gif"
 
 logger = logging.getLogger(__name__)
@@ -49,21 +48,21 @@ def run_demo(
     """
     out = Path(out)
     here = world(settings.world)
-    clock = StageClock(out, fresh=fresh)
     if fresh:
         _remove(out)
     out.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(out / LEDGER, settings.recipe())
 
-    with clock.stage(
+    with ledger.stage(
         "collect", f"{settings.episodes} episodes of {settings.length} frames in world {here.name}"
     ):
-        data = _collect(settings, out, clock, progress)
-    with clock.stage("train", f"a world model for {settings.steps} steps, from pixels and actions alone"):
-        trained = _train(settings, out, data, clock, progress)
-    with clock.stage("compile", "its predictor for this machine"):
+        data = _collect(settings, out, ledger, progress)
+    with ledger.stage("train", f"a world model for {settings.steps} steps, from pixels and actions alone"):
+        trained = _train(settings, out, data, ledger, progress)
+    with ledger.stage("compile", "its predictor for this machine"):
         engine = fastwm.compile(trained.model, threads=settings.threads)
     logger.info("%s", engine)
-    with clock.stage(
+    with ledger.stage(
         "evaluate", f"{settings.evaluation_episodes} episodes each of planner, expert and random"
     ):
         planner_of = partial(settings.search.planner, world=here)
@@ -72,11 +71,11 @@ def run_demo(
             evaluate, here, episodes=settings.evaluation_episodes, seed=settings.seed, progress=progress
         )
         evaluations = [run(policy), run(ExpertPolicy(here)), run(RandomPolicy(here))]
-    with clock.stage("compare", "one plan with the engine and with plain PyTorch"):
+    with ledger.stage("compare", "one plan with the engine and with plain PyTorch"):
         start, goal = (here.render(states[:1])[0] for states in sample_tasks(here, 1, settings.seed))
         comparison = compare(trained.model, engine, planner_of, start, goal, repeats=settings.timed_plans)
-    summary = _summary(settings, trained, engine.info(), evaluations, comparison, clock)
-    with clock.stage("report", "what was found"):
+    summary = _summary(settings, trained, engine.info(), evaluations, comparison, ledger)
+    with ledger.stage("report", "what was found"):
         training, _ = Episodes(data).split(settings.train_config().validation_fraction, seed=settings.seed)
         probe = fit_probe(trained.model, training)
         shown = playback(here, engine, probe, policy, evaluations[0], choose_episodes(evaluations[0]))
@@ -86,35 +85,7 @@ def run_demo(
     return summary
 
 
-class StageClock:
-    """Seconds of each stage, kept on disk so that a resumed run can tell what its finished stages took."""
-
-    def __init__(self, out: Path, *, fresh: bool) -> None:
-        self._path = out / SECONDS
-        self.seconds: dict[str, float | None] = {}
-        self._kept: dict[str, float] = {}
-        if self._path.is_file() and not fresh:
-            self._kept = json.loads(self._path.read_text())
-
-    @contextmanager
-    def stage(self, name: str, what: str) -> Iterator[None]:
-        """Announce a stage and time it."""
-        logger.info("%s: %s", name, what)
-        began = time.perf_counter()
-        yield
-        self.seconds.setdefault(name, time.perf_counter() - began)
-
-    def made(self, name: str, seconds: float) -> None:
-        """What a resumable stage took, to be kept."""
-        self.seconds[name] = self._kept[name] = seconds
-        write_atomically(self._path, json.dumps(self._kept).encode())
-
-    def reuse(self, name: str) -> None:
-        """A resumable stage was finished by an earlier run: what it took then, or None where that is not known."""
-        self.seconds[name] = self._kept.get(name)
-
-
-def _collect(settings: DemoSettings, out: Path, clock: StageClock, progress: bool) -> Path:
+def _collect(settings: DemoSettings, out: Path, ledger: Ledger, progress: bool) -> Path:
     path = out / DATA
     there = path.exists()
     began = time.perf_counter()
@@ -128,23 +99,21 @@ def _collect(settings: DemoSettings, out: Path, clock: StageClock, progress: boo
         progress=progress,
     )
     if there:
-        logger.info("collect: %s was already there", path)
-        clock.reuse("collect")
+        ledger.reuse("collect", path)
     else:
-        clock.made("collect", time.perf_counter() - began)
+        ledger.made("collect", time.perf_counter() - began)
     return path
 
 
-def _train(settings: DemoSettings, out: Path, data: Path, clock: StageClock, progress: bool) -> TrainResult:
+def _train(settings: DemoSettings, out: Path, data: Path, ledger: Ledger, progress: bool) -> TrainResult:
     config = settings.train_config()
     model_config = settings.model_config(world(settings.world).action_dim)
     trained = train(data, out / MODEL, model_config, config, resume=True, progress=progress)
     if trained.frames_per_second > 0:
         # After an interruption, the whole run at the pace of the steps that were left.
-        clock.made("train", config.steps * config.batch_size * config.frames / trained.frames_per_second)
+        ledger.made("train", config.steps * config.batch_size * config.frames / trained.frames_per_second)
     else:
-        logger.info("train: %s was already trained", out / MODEL)
-        clock.reuse("train")
+        ledger.reuse("train", out / MODEL)
     return trained
 
 
@@ -154,7 +123,7 @@ def _summary(
     engine: dict[str, Any],
     evaluations: list[Evaluation],
     comparison: Comparison,
-    clock: StageClock,
+    ledger: Ledger,
 ) -> dict[str, Any]:
     """summary.json: rates are shares with 95 % intervals, times milliseconds or seconds, as the names say."""
     summary: dict[str, Any] = {"world": settings.world, "episodes": settings.evaluation_episodes}
@@ -170,8 +139,8 @@ def _summary(
             if dtype == "float32" or (way, dtype) in comparison.milliseconds:
                 summary[f"plan_ms_{way}{suffix}"] = comparison.milliseconds.get((way, dtype))
     summary["parity_error"], summary["parity_tolerance"] = comparison.parity_error, comparison.tolerance
-    summary["train_seconds"] = clock.seconds["train"]
-    summary["stage_seconds"] = dict(clock.seconds)
+    summary["train_seconds"] = ledger.seconds["train"]
+    summary["stage_seconds"] = dict(ledger.seconds)
     summary["data_frames"] = settings.episodes * settings.length
     summary["parameters"] = sum(p.numel() for p in trained.model.parameters())
     summary["health"] = validation_row(settings.steps, trained.health)
@@ -198,7 +167,7 @@ def _summary(
 
 def _remove(out: Path) -> None:
     """What a demo wrote to `out`, and nothing else."""
-    for name in (DATA, f"{DATA}.partial", f"{DATA}.parts", SECONDS, SUMMARY, REPORT, FILM):
+    for name in (DATA, f"{DATA}.partial", f"{DATA}.parts", LEDGER, SUMMARY, REPORT, FILM):
         (out / name).unlink(missing_ok=True)
     if (out / MODEL / "config.json").is_file() or (out / MODEL / "metrics.csv").is_file():
         shutil.rmtree(out / MODEL)

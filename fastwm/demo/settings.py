@@ -91,6 +91,11 @@ class DemoSettings:
                 raise ValueError(f"{name} is {value!r}; expected an integer of at least {bound}")
         check_threads(self.threads)
 
+    def recipe(self) -> dict[str, Any]:
+        """The settings that episodes and model depend on: work made with the same ones can be used again."""
+        evaluation = ("evaluation_episodes", "timed_plans", "search", "threads")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in evaluation}
+
     def model_config(self, action_dim: int) -> WorldModelConfig:
         """The world model to train."""
         return fastwm.WorldModelConfig.preset(self.model, action_dim=action_dim)
