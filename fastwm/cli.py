@@ -129,7 +129,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
 
 _DEMO_EXAMPLES = """examples:
   fastwm demo                                        push a puck to where a picture shows it: three minutes on two cores
-  fastwm demo --env two-room --out runs/two-room     walk to another room: half a minute
+  fastwm demo --env two-room                         walk to another room: half a minute
   fastwm demo --fresh                                forget what an earlier run left in runs/demo
 
 A second run goes on from what the first one finished: its episodes, and the training's last checkpoint.
@@ -139,7 +139,7 @@ A second run goes on from what the first one finished: its episodes, and the tra
 def _demo(parser: Parser) -> None:
     parser.add_argument("--env", default="push", choices=WORLDS, help="world (default: push)")
     parser.add_argument(
-        "--out", default="runs/demo", metavar="DIR", help="where to write (default: runs/demo)"
+        "--out", metavar="DIR", help="where to write (default: runs/demo for push, runs/two-room for two-room)"
     )
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument(

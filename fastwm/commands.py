@@ -49,8 +49,9 @@ def demo(parsed: argparse.Namespace) -> int:
     )
     if not parsed.quiet:
         _log_to_stderr("fastwm.demo")
-    summary = run_demo(settings, parsed.out, fresh=parsed.fresh, progress=not parsed.quiet)
-    print(f"\n{summary_table(summary)}\n\n  {Path(parsed.out) / 'report.html'}")
+    out = Path(parsed.out or ("runs/demo" if parsed.env == "push" else f"runs/{parsed.env}"))
+    summary = run_demo(settings, out, fresh=parsed.fresh, progress=not parsed.quiet)
+    print(f"\n{summary_table(summary)}\n\n  {out / 'report.html'}")
     return 0 if summary["plan_ms_engine"] is not None else 1
 
 
