@@ -49,18 +49,34 @@ def import_lewm(model: Any) -> Imported:
 
 def predictor_spec(model: Any) -> PredictorSpec:
     """The predictor, action encoder and prediction head of a LeWM as data."""
-    predictor, transformer = model.predictor, model.predictor.transformer
-    position = predictor.pos_embedding[0]
+    predictor = model.predictor
+    transformer = _part(predictor, "transformer", "predictor")
+    position = predictor.pos_embedding[0]  # [window, E]
+    window = getattr(predictor, "num_frames", len(position))
+    if window > len(position):
+        raise ValueError(
+            f"predictor.num_frames is {window}, but pos_embedding holds {len(position)} positions"
+        )
     action = action_chain(model.action_encoder)
-    if not isinstance(transformer.cond_proj, nn.Identity):
-        action[-1] = fold_linear(action[-1], parts.dense(transformer.cond_proj, name="cond_proj"))
+    condition = _part(transformer, "cond_proj", "predictor.transformer")
+    if not isinstance(condition, nn.Identity):
+        action[-1] = fold_linear(action[-1], parts.dense(condition, name="cond_proj"))
     head = head_chain(model.pred_proj)
-    if not isinstance(transformer.output_proj, nn.Identity):
-        out = parts.dense(transformer.output_proj, name="output_proj")
+    output = _part(transformer, "output_proj", "predictor.transformer")
+    if not isinstance(output, nn.Identity):
+        out = parts.dense(output, name="output_proj")
         head = [fold_linear(out, head[0]), *head[1:]] if head else [out]
-    layers = [block_layer(block, f"layers[{i}]") for i, block in enumerate(transformer.layers)]
-    attention = transformer.layers[0].attn
-    inner = layers[0].out.weight.shape[1]
+    blocks = list(_part(transformer, "layers", "predictor.transformer"))
+    if not blocks:
+        raise ValueError("predictor.transformer.layers is empty: this model cannot be represented")
+    layers = [block_layer(block, f"layers[{i}]") for i, block in enumerate(blocks)]
+    heads = {block.attn.heads for block in blocks}
+    if len(heads) != 1:
+        raise ValueError(
+            f"the layers have {sorted(heads)} heads, expected the same everywhere: this model cannot be represented"
+        )
+    (head_count,) = heads
+    projection = _part(transformer, "input_proj", "predictor.transformer")
     return PredictorSpec(
         dynamics="transformer",
         embed_dim=position.shape[1],
@@ -68,92 +84,107 @@ def predictor_spec(model: Any) -> PredictorSpec:
         residual=False,
         action=action,
         head=head,
-        window=position.shape[0],
-        heads=attention.heads,
-        head_dim=inner // attention.heads,
-        position=parts.weight(position),
-        input=None
-        if isinstance(transformer.input_proj, nn.Identity)
-        else parts.dense(transformer.input_proj, name="input_proj"),
+        window=window,
+        heads=head_count,
+        head_dim=layers[0].out.weight.shape[1] // head_count,
+        position=parts.weight(position[:window]),
+        input=None if isinstance(projection, nn.Identity) else parts.dense(projection, name="input_proj"),
         layers=layers,
-        norm=parts.layer_norm(transformer.norm, "transformer.norm"),
+        norm=parts.layer_norm(_part(transformer, "norm", "predictor.transformer"), "transformer.norm"),
     ).validate()
 
 
 def action_chain(encoder: Any) -> list[Dense]:
     """Conv1d of kernel 1, then Linear, SiLU, Linear; the first two are one Linear."""
-    convolution = encoder.patch_embed
+    convolution = _part(encoder, "patch_embed", "action_encoder")
     parts.expect(convolution, nn.Conv1d, "action_encoder.patch_embed")
-    if (
-        convolution.kernel_size != (1,)
-        or convolution.stride != (1,)
-        or convolution.groups != 1
-        or convolution.padding != (0,)
-    ):
+    plain = {"kernel_size": (1,), "stride": (1,), "padding": (0,), "groups": 1}
+    if any(getattr(convolution, name) != value for name, value in plain.items()):
         raise ValueError(
             "action_encoder.patch_embed is not a plain convolution of kernel 1: this model cannot be represented"
         )
-    first, activation, second = encoder.embed
-    parts.expect(activation, nn.SiLU, "action_encoder.embed[1]")
+    first, _, second = _sequence(
+        _part(encoder, "embed", "action_encoder"), (nn.Linear, nn.SiLU, nn.Linear), "action_encoder.embed"
+    )
     bias = None if convolution.bias is None else parts.weight(convolution.bias)
     smooth = Dense(parts.weight(convolution.weight[:, :, 0]), bias)
-    return [
-        fold_linear(smooth, parts.dense(first, "silu", name="action_encoder.embed[0]")),
-        parts.dense(second, name="action_encoder.embed[2]"),
-    ]
+    return [fold_linear(smooth, parts.dense(first, "silu")), parts.dense(second)]
 
 
 def head_chain(head: Any) -> list[Dense]:
-    """pred_proj: nothing, or Linear, norm, GELU (or SiLU), Linear."""
+    """pred_proj: nothing, one Linear, or Linear, norm, GELU or SiLU, Linear."""
     if isinstance(head, nn.Identity):
         return []
-    if not isinstance(getattr(head, "net", None), nn.Sequential) or len(head.net) != 4:
-        raise ValueError(
-            "pred_proj is not Linear, norm, activation, Linear: this model cannot be represented"
-        )
-    first, norm, activation, second = head.net
-    parts.expect(activation, (nn.GELU, nn.SiLU), "pred_proj's activation")
-    if isinstance(activation, nn.GELU) and activation.approximate != "none":
-        raise ValueError(f"pred_proj's GELU is {activation.approximate!r}, expected the exact one")
-    parts.expect(norm, (nn.BatchNorm1d, nn.LayerNorm, nn.Identity), "pred_proj's norm")
+    if isinstance(head, nn.Linear):
+        return [parts.dense(head, name="pred_proj")]
+    norms, activations = (nn.BatchNorm1d, nn.LayerNorm, nn.Identity), (nn.GELU, nn.SiLU)
+    first, norm, activation, second = _sequence(
+        _part(head, "net", "pred_proj"), (nn.Linear, norms, activations, nn.Linear), "pred_proj.net"
+    )
     return [
         parts.dense(
             first,
             "gelu" if isinstance(activation, nn.GELU) else "silu",
-            norm=parts.layer_norm(norm, "pred_proj's norm") if isinstance(norm, nn.LayerNorm) else None,
+            norm=parts.layer_norm(norm, "pred_proj.net[1]") if isinstance(norm, nn.LayerNorm) else None,
             batch_norm=norm if isinstance(norm, nn.BatchNorm1d) else None,
-            name="pred_proj.net[0]",
         ),
-        parts.dense(second, name="pred_proj.net[3]"),
+        parts.dense(second),
     ]
 
 
 def block_layer(block: Any, name: str) -> Layer:
-    """One ConditionalBlock."""
-    if not hasattr(block, "adaLN_modulation"):
-        raise ValueError(
-            f"{name} has no adaLN_modulation: only blocks conditioned by AdaLN can be represented"
-        )
+    """One block conditioned by AdaLN."""
+    _, modulation = _sequence(
+        _part(block, "adaLN_modulation", name), (nn.SiLU, nn.Linear), f"{name}.adaLN_modulation"
+    )
     for norm_name in ("norm1", "norm2"):
-        norm = getattr(block, norm_name)
+        norm = _part(block, norm_name, name)
         parts.expect(norm, nn.LayerNorm, f"{name}.{norm_name}")
         if norm.elementwise_affine or norm.eps != 1e-6:
             raise ValueError(
-                f"{name}.{norm_name} is not a plain LayerNorm with eps 1e-6: this model cannot be represented"
+                f"{name}.{norm_name} is not a LayerNorm without affine part and with eps 1e-6: "
+                "this model cannot be represented"
             )
-    if isinstance(block.attn.to_out, nn.Identity):
-        width = block.attn.to_qkv.in_features
-        out = Dense(torch.eye(width))
+    attention = _part(block, "attn", name)
+    out = _part(attention, "to_out", f"{name}.attn")
+    if isinstance(out, nn.Identity):
+        merge = Dense(torch.eye(attention.to_qkv.in_features))
     else:
-        out = parts.dense(block.attn.to_out[0], name=f"{name}.attn.to_out")
-    norm, first, activation, _, second, _ = block.mlp.net
-    parts.expect(activation, nn.GELU, f"{name}.mlp's activation")
-    return Layer(
-        modulation=parts.dense(block.adaLN_modulation[1], name=f"{name}.adaLN_modulation"),
-        attention_norm=parts.layer_norm(block.attn.norm, f"{name}.attn.norm"),
-        qkv=parts.dense(block.attn.to_qkv, name=f"{name}.attn.to_qkv"),
-        out=out,
-        mlp_norm=parts.layer_norm(norm, f"{name}.mlp.norm"),
-        fc1=parts.dense(first, "gelu", name=f"{name}.mlp.fc1"),
-        fc2=parts.dense(second, name=f"{name}.mlp.fc2"),
+        merge = parts.dense(_sequence(out, (nn.Linear, nn.Dropout), f"{name}.attn.to_out")[0])
+    kinds = (nn.LayerNorm, nn.Linear, nn.GELU, nn.Dropout, nn.Linear, nn.Dropout)
+    mlp_norm, first, _, _, second, _ = _sequence(
+        _part(block.mlp, "net", f"{name}.mlp"), kinds, f"{name}.mlp.net"
     )
+    return Layer(
+        modulation=parts.dense(modulation),
+        attention_norm=parts.layer_norm(attention.norm, f"{name}.attn.norm"),
+        qkv=parts.dense(attention.to_qkv, name=f"{name}.attn.to_qkv"),
+        out=merge,
+        mlp_norm=parts.layer_norm(mlp_norm, f"{name}.mlp.net[0]"),
+        fc1=parts.dense(first, "gelu"),
+        fc2=parts.dense(second),
+    )
+
+
+def _part(module: Any, part: str, name: str) -> Any:
+    """module.part, or a ValueError that names it."""
+    if not hasattr(module, part):
+        raise ValueError(f"{name} ({type(module).__name__}) has no {part}: this model cannot be represented")
+    return getattr(module, part)
+
+
+def _sequence(module: Any, kinds: tuple[Any, ...], name: str) -> list[Any]:
+    """The modules of a Sequential whose kinds are as expected; a GELU is the exact one."""
+    parts.expect(module, nn.Sequential, name)
+    if len(module) != len(kinds):
+        raise ValueError(
+            f"{name} has {len(module)} modules, expected {len(kinds)}: this model cannot be represented"
+        )
+    for i, (item, kind) in enumerate(zip(module, kinds, strict=True)):
+        parts.expect(item, kind, f"{name}[{i}]")
+        if isinstance(item, nn.GELU) and item.approximate != "none":
+            raise ValueError(
+                f"{name}[{i}] is a GELU with approximate={item.approximate!r}, expected the exact one: "
+                "this model cannot be represented"
+            )
+    return list(module)
