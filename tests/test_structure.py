@@ -1,4 +1,4 @@
-"""The rules of the code base that a machine can check: names, includes, symbols, environment variables, files that are loaded."""
+"""The rules of the code base that a machine can check: names, includes, symbols, environment variables, loading."""
 
 from __future__ import annotations
 

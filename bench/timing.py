@@ -1,0 +1,68 @@
+"""Ways of doing the same thing, timed in turns so that the machine's moods meet all of them."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from fastwm.engine.backend import isas
+
+
+def in_turns(
+    ways: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of each way: median, fastest, slowest and quartiles over `repeats` rounds."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(warm_up + repeats):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                way()
+                times[name].append(1e3 * (time.perf_counter() - began))
+    finally:
+        gc.enable()
+    return {name: _summary(values[warm_up:]) for name, values in times.items()}
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    found = {
+        "median": quartiles[1],
+        "min": min(values),
+        "q1": quartiles[0],
+        "q3": quartiles[2],
+        "max": max(values),
+    }
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def against_torch(
+    kernel: Callable[..., object],
+    plain: Callable[[], object],
+    agrees: Callable[[object], bool],
+    *,
+    threads: tuple[int, ...],
+    repeats: int,
+) -> Iterator[dict]:
+    """One line per number of threads and way: plain PyTorch, and kernel(threads=, isa=) of each instruction set.
+
+    A kernel whose result does not agree gets no time.
+    """
+    for count in threads:
+        torch.set_num_threads(count)
+        ways: dict[str, Callable[[], object]] = {"torch": plain}
+        for isa in isas():
+            way = functools.partial(kernel, threads=count, isa=isa)
+            if agrees(way()):
+                ways[f"fastwm {isa}"] = way
+            else:
+                yield {"threads": count, "way": f"fastwm {isa}", "passed": False}
+        for name, times in in_turns(ways, repeats=repeats).items():
+            yield {"threads": count, "way": name, "milliseconds": times, "passed": True}
