@@ -29,7 +29,8 @@ struct CemSampleArgs {
   int32_t threads;
 };
 
-// ---- rollout: context latents, candidate actions -> predicted latents ------------------------------------------------
+// ---- rollout: context latents, candidate actions -> predicted latents
+// ------------------------------------------------
 
 // y = activation(norm(x W^T + bias)); the weight is packed by pack() for one instruction set, see cpu/pack.h.
 struct Dense {
@@ -52,13 +53,13 @@ struct Layer {
 enum class Dynamics : int32_t { transformer, mlp };
 
 struct Predictor {
-  const Dense* action;    // [action_count] action block -> conditioning
-  const Layer* layers;    // [L]
-  const Dense* head;      // [head_count] final norm -> E; for mlp dynamics the whole chain, (E + conditioning) -> E
-  const float* position;  // [window, E] added to the latents by place in the window
-  const float* norm_gain; // [W] final LayerNorm (eps 1e-5)
-  const float* norm_bias; // [W]
-  Dense input;            // E -> W, identity if its weight is null
+  const Dense* action;     // [action_count] action block -> conditioning
+  const Layer* layers;     // [L]
+  const Dense* head;       // [head_count] final norm -> E; for mlp dynamics the whole chain, (E + conditioning) -> E
+  const float* position;   // [window, E] added to the latents by place in the window
+  const float* norm_gain;  // [W] final LayerNorm (eps 1e-5)
+  const float* norm_bias;  // [W]
+  Dense input;             // E -> W, identity if its weight is null
   int64_t E, A, C, W, L, H, D, M;  // C: conditioning width (W for the transformer)
   int64_t window, action_count, head_count;
   Dynamics dynamics;
@@ -79,7 +80,8 @@ struct RolloutArgs {
   int32_t threads;
 };
 
-// ---- goal_cost: predicted latents, goal -> one cost per candidate ----------------------------------------------------
+// ---- goal_cost: predicted latents, goal -> one cost per candidate
+// ----------------------------------------------------
 
 enum class Metric : int32_t { squared, absolute, cosine };
 enum class Reduce : int32_t { last, min, mean };
@@ -94,7 +96,8 @@ struct GoalCostArgs {
   int32_t threads;
 };
 
-// ---- cem_update: candidates and their costs -> mean and std of the elites --------------------------------------------
+// ---- cem_update: candidates and their costs -> mean and std of the elites
+// --------------------------------------------
 
 struct CemUpdateArgs {
   const float* actions;   // [B, S, T, A]
@@ -112,7 +115,8 @@ struct CemUpdateArgs {
   int32_t threads;
 };
 
-// ---- fma_peak: the speed of multiplications and additions, an instrument ----------------------------------------------
+// ---- fma_peak: the speed of multiplications and additions, an instrument
+// ----------------------------------------------
 
 constexpr int64_t FMA_PEAK_SUMS = 256;
 

@@ -36,8 +36,13 @@ std::vector<std::string> isas() {
 using DenseTuple = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int32_t>;
 
 Dense dense_of(const DenseTuple& t) {
-  return {at<void>(std::get<0>(t)), at<float>(std::get<1>(t)), at<float>(std::get<2>(t)), at<float>(std::get<3>(t)),
-          std::get<4>(t),           std::get<5>(t),            static_cast<Activation>(std::get<6>(t))};
+  return {at<void>(std::get<0>(t)),
+          at<float>(std::get<1>(t)),
+          at<float>(std::get<2>(t)),
+          at<float>(std::get<3>(t)),
+          std::get<4>(t),
+          std::get<5>(t),
+          static_cast<Activation>(std::get<6>(t))};
 }
 
 std::vector<Dense> denses_of(const std::vector<DenseTuple>& tuples) {
@@ -76,8 +81,19 @@ struct BoundPredictor {
 
   RolloutArgs args(uintptr_t context, uintptr_t past_actions, uintptr_t actions, uintptr_t latents, uintptr_t workspace,
                    int64_t B, int64_t S, int64_t T, int64_t K, bool keep_all, int32_t threads) const {
-    RolloutArgs a{&p, at<float>(context), at<float>(past_actions), at<float>(actions), at<float>(latents),
-                  at<void>(workspace), B, S, T, K, 0, keep_all, threads};
+    RolloutArgs a{&p,
+                  at<float>(context),
+                  at<float>(past_actions),
+                  at<float>(actions),
+                  at<float>(latents),
+                  at<void>(workspace),
+                  B,
+                  S,
+                  T,
+                  K,
+                  0,
+                  keep_all,
+                  threads};
     a.tile = kernels->rollout_tile(a);
     return a;
   }
@@ -92,8 +108,21 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("cem_sample", [](const std::string& isa, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream,
                          uintptr_t low, uintptr_t high, uintptr_t actions, int64_t B, int64_t S, int64_t T, int64_t A,
                          uint64_t seed, int64_t iteration, double correlation, int32_t threads) {
-    const CemSampleArgs a{at<float>(mean), at<float>(std), at<float>(noise), at<int64_t>(stream), at<float>(low),
-                          at<float>(high), at<float>(actions), B, S, T, A, seed, iteration, correlation, threads};
+    const CemSampleArgs a{at<float>(mean),
+                          at<float>(std),
+                          at<float>(noise),
+                          at<int64_t>(stream),
+                          at<float>(low),
+                          at<float>(high),
+                          at<float>(actions),
+                          B,
+                          S,
+                          T,
+                          A,
+                          seed,
+                          iteration,
+                          correlation,
+                          threads};
     const Kernels& k = kernels_of(isa);
     py::gil_scoped_release unlocked;
     k.cem_sample(a);
@@ -101,24 +130,39 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 
   m.def("goal_cost", [](const std::string& isa, uintptr_t latents, uintptr_t goal, uintptr_t cost, int64_t B, int64_t S,
                         int64_t T, int64_t E, int32_t metric, int32_t reduce, int32_t threads) {
-    const GoalCostArgs a{at<float>(latents), at<float>(goal), at<float>(cost), B, S, T, E,
-                         static_cast<Metric>(metric), static_cast<Reduce>(reduce), threads};
+    const GoalCostArgs a{
+        at<float>(latents),          at<float>(goal), at<float>(cost), B, S, T, E, static_cast<Metric>(metric),
+        static_cast<Reduce>(reduce), threads};
     const Kernels& k = kernels_of(isa);
     py::gil_scoped_release unlocked;
     k.goal_cost(a);
   });
 
-  m.def("cem_update", [](const std::string& isa, uintptr_t actions, uintptr_t cost, uintptr_t old_mean,
-                         uintptr_t old_std, uintptr_t mean, uintptr_t std, uintptr_t elites, uintptr_t elite_cost,
-                         uintptr_t non_finite, int64_t B, int64_t S, int64_t T, int64_t A, int64_t elite_count,
-                         double momentum, double min_std, int32_t threads) {
-    const CemUpdateArgs a{at<float>(actions), at<float>(cost), at<float>(old_mean), at<float>(old_std), at<float>(mean),
-                          at<float>(std), at<int64_t>(elites), at<float>(elite_cost), at<int64_t>(non_finite),
-                          B, S, T, A, elite_count, momentum, min_std, threads};
-    const Kernels& k = kernels_of(isa);
-    py::gil_scoped_release unlocked;
-    k.cem_update(a);
-  });
+  m.def("cem_update",
+        [](const std::string& isa, uintptr_t actions, uintptr_t cost, uintptr_t old_mean, uintptr_t old_std,
+           uintptr_t mean, uintptr_t std, uintptr_t elites, uintptr_t elite_cost, uintptr_t non_finite, int64_t B,
+           int64_t S, int64_t T, int64_t A, int64_t elite_count, double momentum, double min_std, int32_t threads) {
+          const CemUpdateArgs a{at<float>(actions),
+                                at<float>(cost),
+                                at<float>(old_mean),
+                                at<float>(old_std),
+                                at<float>(mean),
+                                at<float>(std),
+                                at<int64_t>(elites),
+                                at<float>(elite_cost),
+                                at<int64_t>(non_finite),
+                                B,
+                                S,
+                                T,
+                                A,
+                                elite_count,
+                                momentum,
+                                min_std,
+                                threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.cem_update(a);
+        });
 
   m.def("fma_peak", [](const std::string& isa, uintptr_t sums, int64_t rounds, int32_t dtype, int32_t threads) {
     const FmaPeakArgs a{at<float>(sums), rounds, static_cast<DType>(dtype), threads};
@@ -128,10 +172,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.attr("FMA_PEAK_SUMS") = FMA_PEAK_SUMS;
 
-  m.def("packed_size", [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in,
-                          int32_t dtype) {
-    return packed_size({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)});
-  });
+  m.def("packed_size",
+        [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int32_t dtype) {
+          return packed_size({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)});
+        });
   m.def("pack", [](const std::string& isa, uintptr_t weight, uintptr_t packed, int64_t out_blocks, int64_t out,
                    int64_t in_blocks, int64_t in, int32_t dtype) {
     pack({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)}, at<float>(weight),
@@ -141,12 +185,12 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 
   py::class_<BoundPredictor>(m, "Predictor")
       .def(py::init<const std::string&, const py::dict&>())
-      .def("tile", [](const BoundPredictor& b, int64_t B, int64_t S, int64_t T, int64_t K, int32_t threads) {
-        return b.args(0, 0, 0, 0, 0, B, S, T, K, false, threads).tile;
-      })
-      .def("workspace", [](const BoundPredictor& b, int64_t B, int64_t S, int64_t T, int64_t K, int32_t threads) {
-        return b.kernels->rollout_workspace(b.args(0, 0, 0, 0, 0, B, S, T, K, false, threads));
-      })
+      .def("tile", [](const BoundPredictor& b, int64_t B, int64_t S, int64_t T, int64_t K,
+                      int32_t threads) { return b.args(0, 0, 0, 0, 0, B, S, T, K, false, threads).tile; })
+      .def("workspace",
+           [](const BoundPredictor& b, int64_t B, int64_t S, int64_t T, int64_t K, int32_t threads) {
+             return b.kernels->rollout_workspace(b.args(0, 0, 0, 0, 0, B, S, T, K, false, threads));
+           })
       .def("rollout", [](const BoundPredictor& b, uintptr_t context, uintptr_t past_actions, uintptr_t actions,
                          uintptr_t latents, uintptr_t workspace, int64_t B, int64_t S, int64_t T, int64_t K,
                          bool keep_all, int32_t threads) {

@@ -3,11 +3,11 @@
 //
 //   counter = (flat index of (t, a) / 4, s, stream[b], iteration), key = seed
 //
-// A vector holds LANES candidates at the same place in time: the counters differ by s alone, and every candidate's row of
-// T * A numbers is written four at a time. Compiled with -ffp-contract=off, see philox.h.
-#include "ops.h"
+// A vector holds LANES candidates at the same place in time: the counters differ by s alone, and every candidate's row
+// of T * A numbers is written four at a time. Compiled with -ffp-contract=off, see philox.h.
 #include "cpu/parallel.h"
 #include "cpu/philox.h"
+#include "ops.h"
 
 namespace fastwm::FASTWM_ISA {
 namespace {

@@ -1,11 +1,12 @@
 // Refit of the sampling distribution to the elites, the candidates of lowest cost.
 //
 // The elites are kept in a heap with the worst on top (S comparisons and a few swaps; a full sort is not needed), then
-// sorted in place. Their statistics are summed in double, best elite first, and rounded once: exact enough that mean and std
-// are the same bits on every instruction set and in fastwm/reference/cem_update.py (compiled with -ffp-contract=off).
-#include "ops.h"
+// sorted in place. Their statistics are summed in double, best elite first, and rounded once: exact enough that mean
+// and std are the same bits on every instruction set and in fastwm/reference/cem_update.py (compiled with
+// -ffp-contract=off).
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
+#include "ops.h"
 
 namespace fastwm::FASTWM_ISA {
 namespace {
@@ -68,8 +69,8 @@ void refit(const CemUpdateArgs& a, int64_t b, int64_t first, int64_t width) {
   const double degrees = k > 1 ? static_cast<double>(k - 1) : 1.0;  // one elite: the sum of squares is 0, so is its std
   for (int64_t i = 0; i < width; ++i) {
     const int64_t at = b * numbers + first + i;
-    const double std = a.momentum * static_cast<double>(a.old_std[at]) +
-                       (1.0 - a.momentum) * __builtin_sqrt(square[i] / degrees);
+    const double std =
+        a.momentum * static_cast<double>(a.old_std[at]) + (1.0 - a.momentum) * __builtin_sqrt(square[i] / degrees);
     a.mean[at] = static_cast<float>(a.momentum * static_cast<double>(a.old_mean[at]) + (1.0 - a.momentum) * mean[i]);
     a.std[at] = static_cast<float>(std < a.min_std ? a.min_std : std);
   }

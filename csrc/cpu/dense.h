@@ -1,5 +1,5 @@
-// Row passes (LayerNorm, activation) and dense layers over a tile of rows. Every row buffer is padded with zeros to whole
-// panels, and stays so.
+// Row passes (LayerNorm, activation) and dense layers over a tile of rows. Every row buffer is padded with zeros to
+// whole panels, and stays so.
 #pragma once
 #include "cpu/gemm.h"
 #include "ops.h"
@@ -66,8 +66,8 @@ inline void finish(const Dense& d, float* x, int64_t rows, int64_t ldx) {
   }
 }
 
-// A chain of dense layers, one after another: out = layers[count - 1](... layers[0](a)). `hidden` and `out` hold `rows` rows
-// of the widest padded layer; `a` is overwritten when count > 1.
+// A chain of dense layers, one after another: out = layers[count - 1](... layers[0](a)). `hidden` and `out` hold `rows`
+// rows of the widest padded layer; `a` is overwritten when count > 1.
 template <class T>
 void chain(const Dense* layers, int64_t count, T* a, int64_t lda, int64_t rows, float* out, int64_t ldo) {
   for (int64_t i = 0; i < count; ++i) {

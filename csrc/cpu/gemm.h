@@ -1,9 +1,9 @@
 // The one matrix product: rows of A, in cache, times packed panels of B (pack.h), which stream past.
 //
-// A micro-kernel holds R rows x 1 panel (2 vectors) of sums in registers. R is what the register file allows: 2 R sums + 2
-// vectors of B + 1 broadcast of A <= 32 (AVX-512) or 16. Rows are split into blocks of nearly equal size, so that no block is
-// left with one or two rows. Every sum runs over k in order in one register: a row's result does not depend on its
-// neighbours, on the block it falls in or on the thread, which is what makes rollouts bitwise reproducible.
+// A micro-kernel holds R rows x 1 panel (2 vectors) of sums in registers. R is what the register file allows: 2 R sums
+// + 2 vectors of B + 1 broadcast of A <= 32 (AVX-512) or 16. Rows are split into blocks of nearly equal size, so that
+// no block is left with one or two rows. Every sum runs over k in order in one register: a row's result does not depend
+// on its neighbours, on the block it falls in or on the thread, which is what makes rollouts bitwise reproducible.
 //
 // Weights come from L3 or memory: while the rows pass one panel, the next is fetched into L2.
 #pragma once
@@ -51,7 +51,8 @@ FASTWM_INLINE void micro(const bf16* a, int64_t lda, const bf16* b, int64_t K, c
     }
 #else
     // No dot-product instruction: a bfloat16 is the upper half of a float32, so each pair costs two shifts or masks.
-    const vi p0 = bits(load(reinterpret_cast<const float*>(b))), p1 = bits(load(reinterpret_cast<const float*>(b + PANEL)));
+    const vi p0 = bits(load(reinterpret_cast<const float*>(b))),
+             p1 = bits(load(reinterpret_cast<const float*>(b + PANEL)));
     const int32_t upper = static_cast<int32_t>(0xffff0000);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -77,8 +78,9 @@ FASTWM_INLINE void block(int rows, const T* a, int64_t lda, const T* b, int64_t 
   for (int r = 0; r < R; ++r) end(row + r, panel, c[r][0], c[r][1]);
 }
 
-// For every row and panel: begin(row, panel, c0, c1) sets the sums, a b is added, end(row, panel, c0, c1) takes them away.
-// panel_stride: elements from one panel of b to the next (K_total * PANEL; larger than K * PANEL for a slice of K).
+// For every row and panel: begin(row, panel, c0, c1) sets the sums, a b is added, end(row, panel, c0, c1) takes them
+// away. panel_stride: elements from one panel of b to the next (K_total * PANEL; larger than K * PANEL for a slice of
+// K).
 template <class T, class Begin, class End>
 __attribute__((noinline)) void gemm(const T* a, int64_t lda, int64_t rows, const T* b, int64_t panel_stride, int64_t K,
                                     int64_t panels, const Begin& begin, const End& end) {

@@ -1,8 +1,8 @@
 // Distance from predicted latents to the goal: one pass over the latents, bound by memory; the goal stays in L1.
 // Each latent is summed by itself in one fixed order, so a cost depends on its own latents and goal alone.
-#include "ops.h"
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
+#include "ops.h"
 
 namespace fastwm::FASTWM_ISA {
 namespace {
@@ -86,9 +86,12 @@ void goal_cost(const GoalCostArgs& a) {
   const int64_t tasks = (a.B * a.S + CANDIDATES_PER_TASK - 1) / CANDIDATES_PER_TASK;
   void* context = const_cast<GoalCostArgs*>(&a);
   switch (a.metric) {
-    case Metric::squared: return parallel_for(tasks, threads, cost_candidates<Metric::squared>, context);
-    case Metric::absolute: return parallel_for(tasks, threads, cost_candidates<Metric::absolute>, context);
-    case Metric::cosine: return parallel_for(tasks, threads, cost_candidates<Metric::cosine>, context);
+    case Metric::squared:
+      return parallel_for(tasks, threads, cost_candidates<Metric::squared>, context);
+    case Metric::absolute:
+      return parallel_for(tasks, threads, cost_candidates<Metric::absolute>, context);
+    case Metric::cosine:
+      return parallel_for(tasks, threads, cost_candidates<Metric::cosine>, context);
   }
 }
 

@@ -7,9 +7,9 @@
 
 namespace fastwm {
 
-#define DECLARE(isa)                   \
-  namespace isa {                      \
-  extern const Kernels kernels;        \
+#define DECLARE(isa)            \
+  namespace isa {               \
+  extern const Kernels kernels; \
   }
 #if FASTWM_HAS_avx512_bf16
 DECLARE(avx512_bf16)
@@ -32,8 +32,8 @@ struct Supported {
   Supported() {
 #if FASTWM_HAS_avx2
     __builtin_cpu_init();
-    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                    __builtin_cpu_supports("bmi2");
     const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");

@@ -3,8 +3,8 @@
 //
 //   packed[panel][k / group][column in panel][k % group]
 //
-// A matrix may come in equal blocks of outputs (query, key, value of each head) or inputs (heads): every block is padded
-// with zeros to whole panels. Inputs that come in no blocks are padded to whole groups only.
+// A matrix may come in equal blocks of outputs (query, key, value of each head) or inputs (heads): every block is
+// padded with zeros to whole panels. Inputs that come in no blocks are padded to whole groups only.
 #pragma once
 #include <cstddef>
 #include "ops.h"
@@ -12,9 +12,9 @@
 namespace fastwm {
 
 struct PackShape {
-  int64_t lanes;               // of the instruction set
-  int64_t out_blocks, out;     // out: per block
-  int64_t in_blocks, in;       // in: per block; in_blocks 0: no blocks
+  int64_t lanes;            // of the instruction set
+  int64_t out_blocks, out;  // out: per block
+  int64_t in_blocks, in;    // in: per block; in_blocks 0: no blocks
   DType dtype;
 
   int64_t panel() const { return 2 * lanes; }

@@ -1,5 +1,6 @@
-// A pool of sleeping threads. Threads are made on first need and kept; a fork leaves the child without them, so the child
-// forgets the parent's pool (its memory is abandoned on purpose: its mutex may be locked by a thread that no longer exists).
+// A pool of sleeping threads. Threads are made on first need and kept; a fork leaves the child without them, so the
+// child forgets the parent's pool (its memory is abandoned on purpose: its mutex may be locked by a thread that no
+// longer exists).
 #include "cpu/parallel.h"
 
 #include <pthread.h>

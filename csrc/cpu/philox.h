@@ -2,8 +2,8 @@
 // SC 2011), then Box-Muller, LANES counters at a time.
 //
 // Every step is an integer operation or one IEEE + - * sqrt, and the files that include this one are compiled with
-// -ffp-contract=off: the same counter gives the same bits on every instruction set, in fastwm/reference/cem_sample.py and
-// on any device that rounds as IEEE says. The polynomials are Cephes' (logf, sinf, cosf), good to 1e-7.
+// -ffp-contract=off: the same counter gives the same bits on every instruction set, in fastwm/reference/cem_sample.py
+// and on any device that rounds as IEEE says. The polynomials are Cephes' (logf, sinf, cosf), good to 1e-7.
 #pragma once
 #include "cpu/simd.h"
 

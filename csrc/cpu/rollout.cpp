@@ -1,97 +1,30 @@
-// Batched latent rollouts of an action-conditioned predictor: the model's own sliding-window loop, with nothing done twice.
+// Batched latent rollouts of an action-conditioned predictor: the model's own sliding-window loop, with nothing done
+// twice.
 //
-// A tile of candidates travels through all steps and layers while its activations stay in L2 and the packed weights stream
-// past. Per step only the tokens that are new are computed:
-//   * while the window grows, keys and values of earlier tokens are kept (`cache`) and one token per candidate is computed;
-//   * once it slides, every token has a new place, so keys and values are made again for the whole window (`keys_values`);
-//   * context frames before the last carry no candidate's action: their keys and values are made once per environment and
+// A tile of candidates travels through all steps and layers while its activations stay in L2 and the packed weights
+// stream past. Per step only the tokens that are new are computed:
+//   * while the window grows, keys and values of earlier tokens are kept (`cache`) and one token per candidate is
+//   computed;
+//   * once it slides, every token has a new place, so keys and values are made again for the whole window
+//   (`keys_values`);
+//   * context frames before the last carry no candidate's action: their keys and values are made once per environment
+//   and
 //     once per place of the window (`prefix`), and shared by all candidates;
 //   * in the last layer only the last token asks, and only it passes the MLP and the head;
 //   * every layer's modulation depends on actions alone and is made once per action.
-// Attention runs head by head: a head's queries, keys and values exist for one tile only, its output goes straight into the
-// output projection. A window is at most a few tokens, so scores are plain dot products.
+// Attention runs head by head: a head's queries, keys and values exist for one tile only, its output goes straight into
+// the output projection. A window is at most a few tokens, so scores are plain dot products.
 //
 // Letters as in ops.h; Wp, Dp, Ep: W, D, E padded to whole panels; m: tokens computed per candidate in this step.
-#include "cpu/dense.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cpu/rollout_memory.h"
 
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-constexpr int64_t CHUNK = 96;  // rows of actions embedded at one time: enough for the weights to be worth streaming
-constexpr int64_t MAX_TILE = 96;
-
-FASTWM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-FASTWM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-
-// Sizes that follow from the arguments.
-struct Sizes {
-  int64_t Wp, Dp, Ep, Cp, head_group, widest, inputs;
-  int64_t growth;     // own tokens that a candidate may have while the window grows
-  int64_t own;        // tokens computed per candidate in one step, at most
-  int64_t prefixes;   // places of the window that still hold shared context tokens
-  int64_t last_start; // first frame of the window of the last step
-
-  explicit Sizes(const RolloutArgs& a) {
-    const Predictor& p = *a.predictor;
-    Wp = padded(p.W), Dp = padded(p.D), Ep = padded(p.E), Cp = padded(p.C);
-    head_group = max(1, min(p.H, HIDDEN / (Dp ? Dp : 1)));
-    widest = max(max(Wp, Ep), max(Cp, padded(p.A)));
-    for (int64_t i = 0; i < p.action_count; ++i) widest = max(widest, padded(p.action[i].out));
-    for (int64_t i = 0; i < p.head_count; ++i) widest = max(widest, padded(p.head[i].out));
-    inputs = p.dynamics == Dynamics::mlp ? padded(p.E + p.C) : max(Wp, Ep);
-    if (p.dynamics == Dynamics::mlp) widest = max(widest, inputs);
-    last_start = max(0, a.K + a.T - 1 - p.window);
-    growth = max(1, min(a.T, p.window - a.K + 1));
-    own = last_start == 0 || p.dynamics == Dynamics::mlp ? 1 : min(p.window, a.T);
-    prefixes = p.dynamics == Dynamics::mlp ? 0 : min(a.K - 1, last_start + 1);
-  }
-  int64_t prefix_tokens(const RolloutArgs& a, int64_t start) const { return max(0, a.K - 1 - start); }
-};
-
-// Hands out consecutive 64-byte aligned pieces; with a null base it only counts.
-struct Arena {
-  char* base;
-  size_t used = 0;
-  template <class T>
-  T* take(int64_t count) {
-    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
-    return piece;
-  }
-};
-
-// One worker's buffers. `rows` is candidates x tokens.
-template <class T>
-struct Buffers {
-  float *x, *acc, *query, *keys_values, *cache, *modulation, *latents, *scores, *wide;
-  float* wide_in;  // the same for the action chain, whose inputs stay float32 in every dtype
-  T *input, *heads, *hidden, *chain_in;
-
-  Buffers(Arena& arena, const RolloutArgs& a, const Sizes& s, int64_t tile, int64_t own, int64_t horizon) {
-    const Predictor& p = *a.predictor;
-    const int64_t rows = tile * own;
-    const bool transformer = p.dynamics == Dynamics::transformer;
-    x = arena.take<float>(rows * max(s.Wp, s.Ep));
-    acc = arena.take<float>(rows * max(s.Wp, s.Ep));
-    input = arena.take<T>(rows * s.inputs);
-    query = arena.take<float>(transformer ? rows * s.Dp : 0);
-    keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
-    heads = arena.take<T>(transformer ? rows * s.head_group * s.Dp : 0);
-    hidden = arena.take<T>(rows * HIDDEN);
-    scores = arena.take<float>(round_up(p.window, LANES));
-    cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
-    latents = arena.take<float>(horizon * tile * s.Ep);
-    modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
-    const int64_t chunk = max(CHUNK, tile);
-    wide = arena.take<float>(chunk * s.widest);
-    wide_in = arena.take<float>(chunk * s.widest);
-    chain_in = arena.take<T>(chunk * s.widest);
-  }
-};
-
-// Where the keys and values of this step's own tokens lie: candidate c's token i at base + c * candidate_stride + i * 2 Dp.
+// Where the keys and values of this step's own tokens lie: candidate c's token i at base + c * candidate_stride + i * 2
+// Dp.
 struct KeysValues {
   float* base;
   int64_t candidate_stride;
@@ -105,7 +38,8 @@ struct Rollout {
   const Sizes s;
   float* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
 
-  // -- actions -> conditioning -> every layer's modulation --------------------------------------------------------------
+  // -- actions -> conditioning -> every layer's modulation
+  // --------------------------------------------------------------
 
   // rows actions [rows, A] -> modulation [L][row0 + row][6 Wp] of a store with `stride` rows per layer.
   void embed_actions(Buffers<T>& w, const float* actions, int64_t rows, int64_t stride) const {
@@ -134,9 +68,11 @@ struct Rollout {
     }
   }
 
-  // -- row passes of a block ---------------------------------------------------------------------------------------------
+  // -- row passes of a block
+  // ---------------------------------------------------------------------------------------------
 
-  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift); the second norm's affine part is in the next weights.
+  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift); the second norm's affine part is in the next
+  // weights.
   void modulated_norm(Buffers<T>& w, const float* modulation, int64_t row) const {
     const float *x = w.x + row * s.Wp, *shift = modulation, *scale = modulation + s.Wp;
     float* y = w.wide;  // one row, in L1
@@ -153,7 +89,8 @@ struct Rollout {
     for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
   }
 
-  // -- attention over a tiny window --------------------------------------------------------------------------------------
+  // -- attention over a tiny window
+  // --------------------------------------------------------------------------------------
 
   // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
   void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
@@ -184,7 +121,8 @@ struct Rollout {
     }
   }
 
-  // -- the layers ----------------------------------------------------------------------------------------------------------
+  // -- the layers
+  // ----------------------------------------------------------------------------------------------------------
 
   struct Step {
     int64_t count, m;         // candidates of the tile, tokens computed for each
@@ -196,7 +134,7 @@ struct Rollout {
     bool keys_only;           // last layer stops at keys and values (prefix)
     bool growing;             // keys and values go to the cache, after `earlier` older ones
     int64_t earlier;
-    bool into_prefix;         // keys and values go to the prefix store
+    bool into_prefix;  // keys and values go to the prefix store
   };
 
   float* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
@@ -209,8 +147,7 @@ struct Rollout {
   KeysValues keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
     const int64_t token = 2 * s.Dp;
     if (t.into_prefix) return {prefix_at(t.place, layer, head, t.first_candidate), t.m * token, 0};
-    if (t.growing)
-      return {w.cache + (layer * p.H + head) * t.count * s.growth * token, s.growth * token, t.earlier};
+    if (t.growing) return {w.cache + (layer * p.H + head) * t.count * s.growth * token, s.growth * token, t.earlier};
     return {w.keys_values, t.m * token, 0};
   }
 
@@ -308,8 +245,8 @@ struct Rollout {
   void head(Buffers<T>& w, int64_t count, float* next) const {
     const Dense* d = p.head;
     int64_t n = p.head_count;
-    const bool fuse = n >= 2 && !d[n - 2].norm_gain && d[n - 2].activation != Activation::none &&
-                      !d[n - 1].norm_gain && d[n - 1].activation == Activation::none;
+    const bool fuse = n >= 2 && !d[n - 2].norm_gain && d[n - 2].activation != Activation::none && !d[n - 1].norm_gain &&
+                      d[n - 1].activation == Activation::none;
     const T* in = w.input;
     int64_t ld = s.inputs;
     if (n > (fuse ? 2 : 0)) {
@@ -327,7 +264,8 @@ struct Rollout {
     fused_mlp(d[n - 2], d[n - 1], in, ld, count, w.hidden, next, s.Ep);
   }
 
-  // -- one tile ------------------------------------------------------------------------------------------------------------
+  // -- one tile
+  // ------------------------------------------------------------------------------------------------------------
 
   const float* latent(const Buffers<T>& w, int64_t count, int64_t first, int64_t c, int64_t frame) const {
     if (frame < a.K) return a.context + ((first + c) / a.S * a.K + frame) * p.E;
@@ -354,7 +292,8 @@ struct Rollout {
     for (int64_t c = 0; c < count; ++c) {
       float* row = p.head_count ? w.wide : next + c * s.Ep;
       normalize(w.x + c * s.Wp, row, p.W, 1e-5f);
-      for (int64_t i = 0; i < p.W; i += LANES) store(row + i, fma(load(row + i), load(p.norm_gain + i), load(p.norm_bias + i)));
+      for (int64_t i = 0; i < p.W; i += LANES)
+        store(row + i, fma(load(row + i), load(p.norm_gain + i), load(p.norm_bias + i)));
       if (s.Wp - round_up(p.W, LANES) > 0) store(row + s.Wp - LANES, vf{});
       if (p.head_count) convert(row, w.input + c * s.inputs, p.W);
     }
@@ -415,52 +354,34 @@ struct Rollout {
   }
 };
 
-// The memory of one call: the prefix store, then one slab per worker that is large enough for tiles and for prefixes.
-template <class T>
-struct Plan {
-  Sizes s;
-  int64_t prefix_tile;
-  size_t prefix_bytes, slab;
-
-  explicit Plan(const RolloutArgs& a) : s(a), prefix_tile(min(a.B, max(1, a.tile / max(1, a.K - 1)))) {
-    Arena store{nullptr};
-    for (int64_t start = 0; start < s.prefixes; ++start)
-      store.take<float>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
-    prefix_bytes = store.used;
-    Arena tiles{nullptr}, prefixes{nullptr};
-    Buffers<T>(tiles, a, s, a.tile, s.own, a.T);
-    if (s.prefixes) Buffers<T>(prefixes, a, s, prefix_tile, a.K - 1, a.K - 1);
-    slab = tiles.used > prefixes.used ? tiles.used : prefixes.used;
-  }
-  size_t bytes(const RolloutArgs& a) const { return prefix_bytes + slab * static_cast<size_t>(a.threads); }
-};
-
 template <class T>
 struct Job {
   const RolloutArgs& a;
-  const Plan<T> plan;
+  const Memory<T> memory;
   const Rollout<T> rollout;
 
   explicit Job(const RolloutArgs& args)
-      : a(args), plan(args), rollout{args, *args.predictor, plan.s, static_cast<float*>(args.workspace)} {}
+      : a(args), memory(args), rollout{args, *args.predictor, memory.s, static_cast<float*>(args.workspace)} {}
 
-  Arena worker(int32_t index) const { return {static_cast<char*>(a.workspace) + plan.prefix_bytes + plan.slab * index}; }
+  Arena worker(int32_t index) const {
+    return {static_cast<char*>(a.workspace) + memory.prefix_bytes + memory.slab * index};
+  }
 
   static void prefix(void* context, int64_t i, int32_t worker) {
     const Job& job = *static_cast<Job*>(context);
     Arena arena = job.worker(worker);
-    const int64_t size = job.plan.prefix_tile;
-    Buffers<T> w(arena, job.a, job.plan.s, size, job.a.K - 1, job.a.K - 1);
+    const int64_t size = job.memory.prefix_tile;
+    Buffers<T> w(arena, job.a, job.memory.s, size, job.a.K - 1, job.a.K - 1);
     job.rollout.prefix(w, i * size, min(size, job.a.B - i * size));
   }
   static void tile(void* context, int64_t i, int32_t worker) {
     const Job& job = *static_cast<Job*>(context);
     Arena arena = job.worker(worker);
-    Buffers<T> w(arena, job.a, job.plan.s, job.a.tile, job.plan.s.own, job.a.T);
+    Buffers<T> w(arena, job.a, job.memory.s, job.a.tile, job.memory.s.own, job.a.T);
     job.rollout.tile(w, i * job.a.tile, min(job.a.tile, job.a.B * job.a.S - i * job.a.tile));
   }
   void run() {
-    if (plan.s.prefixes) parallel_for((a.B + plan.prefix_tile - 1) / plan.prefix_tile, a.threads, prefix, this);
+    if (memory.s.prefixes) parallel_for((a.B + memory.prefix_tile - 1) / memory.prefix_tile, a.threads, prefix, this);
     parallel_for((a.B * a.S + a.tile - 1) / a.tile, a.threads, tile, this);
   }
 };
@@ -481,7 +402,7 @@ int64_t rollout_tile(const RolloutArgs& a) {
 }
 
 size_t rollout_workspace(const RolloutArgs& a) {
-  return a.predictor->dtype == DType::bfloat16 ? Plan<bf16>(a).bytes(a) : Plan<float>(a).bytes(a);
+  return a.predictor->dtype == DType::bfloat16 ? Memory<bf16>(a).bytes(a) : Memory<float>(a).bytes(a);
 }
 
 void rollout(const RolloutArgs& a) {

@@ -86,8 +86,8 @@ FASTWM_INLINE vf exp(vf x) {
 
 FASTWM_INLINE vf silu(vf x) { return x / (1.0f + exp(-x)); }
 
-// x Phi(x) with erf from Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7), arranged so that the tail of a negative x is
-// a product, not a difference of nearly equal numbers.
+// x Phi(x) with erf from Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7), arranged so that the tail of a negative x
+// is a product, not a difference of nearly equal numbers.
 FASTWM_INLINE vf gelu(vf x) {
   const vf z = number(bits(x) & 0x7fffffff);  // |x|
   const vf t = 1.0f / fma(z, set(0.3275911f * 0.70710678f), set(1.0f));

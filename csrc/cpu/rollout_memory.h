@@ -1,0 +1,101 @@
+// The memory of a rollout: what its sizes follow from, and how a workspace is cut into the buffers of each worker.
+#pragma once
+#include "cpu/dense.h"
+#include "cpu/isa.h"
+#include "ops.h"
+
+namespace fastwm::FASTWM_ISA {
+
+constexpr int64_t CHUNK = 96;  // rows of actions embedded at one time: enough for the weights to be worth streaming
+constexpr int64_t MAX_TILE = 96;
+
+FASTWM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTWM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Sizes that follow from the arguments.
+struct Sizes {
+  int64_t Wp, Dp, Ep, Cp, head_group, widest, inputs;
+  int64_t growth;      // own tokens that a candidate may have while the window grows
+  int64_t own;         // tokens computed per candidate in one step, at most
+  int64_t prefixes;    // places of the window that still hold shared context tokens
+  int64_t last_start;  // first frame of the window of the last step
+
+  explicit Sizes(const RolloutArgs& a) {
+    const Predictor& p = *a.predictor;
+    Wp = padded(p.W), Dp = padded(p.D), Ep = padded(p.E), Cp = padded(p.C);
+    head_group = max(1, min(p.H, HIDDEN / (Dp ? Dp : 1)));
+    widest = max(max(Wp, Ep), max(Cp, padded(p.A)));
+    for (int64_t i = 0; i < p.action_count; ++i) widest = max(widest, padded(p.action[i].out));
+    for (int64_t i = 0; i < p.head_count; ++i) widest = max(widest, padded(p.head[i].out));
+    inputs = p.dynamics == Dynamics::mlp ? padded(p.E + p.C) : max(Wp, Ep);
+    if (p.dynamics == Dynamics::mlp) widest = max(widest, inputs);
+    last_start = max(0, a.K + a.T - 1 - p.window);
+    growth = max(1, min(a.T, p.window - a.K + 1));
+    own = last_start == 0 || p.dynamics == Dynamics::mlp ? 1 : min(p.window, a.T);
+    prefixes = p.dynamics == Dynamics::mlp ? 0 : min(a.K - 1, last_start + 1);
+  }
+  int64_t prefix_tokens(const RolloutArgs& a, int64_t start) const { return max(0, a.K - 1 - start); }
+};
+
+// Hands out consecutive 64-byte aligned pieces; with a null base it only counts.
+struct Arena {
+  char* base;
+  size_t used = 0;
+  template <class T>
+  T* take(int64_t count) {
+    T* piece = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+    return piece;
+  }
+};
+
+// One worker's buffers. `rows` is candidates x tokens.
+template <class T>
+struct Buffers {
+  float *x, *acc, *query, *keys_values, *cache, *modulation, *latents, *scores, *wide;
+  float* wide_in;  // the same for the action chain, whose inputs stay float32 in every dtype
+  T *input, *heads, *hidden, *chain_in;
+
+  Buffers(Arena& arena, const RolloutArgs& a, const Sizes& s, int64_t tile, int64_t own, int64_t horizon) {
+    const Predictor& p = *a.predictor;
+    const int64_t rows = tile * own;
+    const bool transformer = p.dynamics == Dynamics::transformer;
+    x = arena.take<float>(rows * max(s.Wp, s.Ep));
+    acc = arena.take<float>(rows * max(s.Wp, s.Ep));
+    input = arena.take<T>(rows * s.inputs);
+    query = arena.take<float>(transformer ? rows * s.Dp : 0);
+    keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
+    heads = arena.take<T>(transformer ? rows * s.head_group * s.Dp : 0);
+    hidden = arena.take<T>(rows * HIDDEN);
+    scores = arena.take<float>(round_up(p.window, LANES));
+    cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
+    latents = arena.take<float>(horizon * tile * s.Ep);
+    modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
+    const int64_t chunk = max(CHUNK, tile);
+    wide = arena.take<float>(chunk * s.widest);
+    wide_in = arena.take<float>(chunk * s.widest);
+    chain_in = arena.take<T>(chunk * s.widest);
+  }
+};
+
+// The memory of one call: the prefix store, then one slab per worker that is large enough for tiles and for prefixes.
+template <class T>
+struct Memory {
+  Sizes s;
+  int64_t prefix_tile;
+  size_t prefix_bytes, slab;
+
+  explicit Memory(const RolloutArgs& a) : s(a), prefix_tile(min(a.B, max(1, a.tile / max(1, a.K - 1)))) {
+    Arena store{nullptr};
+    for (int64_t start = 0; start < s.prefixes; ++start)
+      store.take<float>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
+    prefix_bytes = store.used;
+    Arena tiles{nullptr}, prefixes{nullptr};
+    Buffers<T>(tiles, a, s, a.tile, s.own, a.T);
+    if (s.prefixes) Buffers<T>(prefixes, a, s, prefix_tile, a.K - 1, a.K - 1);
+    slab = tiles.used > prefixes.used ? tiles.used : prefixes.used;
+  }
+  size_t bytes(const RolloutArgs& a) const { return prefix_bytes + slab * static_cast<size_t>(a.threads); }
+};
+
+}  // namespace fastwm::FASTWM_ISA
