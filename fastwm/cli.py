@@ -139,7 +139,9 @@ A second run goes on from what the first one finished: its episodes, and the tra
 def _demo(parser: Parser) -> None:
     parser.add_argument("--env", default="push", choices=WORLDS, help="world (default: push)")
     parser.add_argument(
-        "--out", metavar="DIR", help="where to write (default: runs/demo for push, runs/two-room for two-room)"
+        "--out",
+        metavar="DIR",
+        help="where to write (default: runs/demo for push, runs/two-room for two-room)",
     )
     parser.add_argument("--fresh", action="store_true", help="start over")
     parser.add_argument(

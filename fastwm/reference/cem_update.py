@@ -1,7 +1,7 @@
 """Refit of the sampling distribution to the elites in plain PyTorch, the same bits as the kernels.
 
-Sums run in double, best elite first, one elite at a time: the order of the additions is part of the result. (torch's square root
-in double may be off in its last bit; that reaches the float32 result about once in a billion numbers.)
+Sums run in double, best elite first, one elite at a time: the order of the additions is part of the result. (torch's
+square root in double may be off in its last bit; that reaches the float32 result about once in a billion numbers.)
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("stable_worldmodel", reason="needs the `peers` extra: make test-peers", exc_type=ImportError)
+pytest.importorskip(
+    "stable_worldmodel", reason="needs the `peers` extra: make test-peers", exc_type=ImportError
+)
 
 import numpy as np
 from stable_worldmodel.data.formats.hdf5 import HDF5Dataset, HDF5Writer
