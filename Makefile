@@ -39,7 +39,7 @@ test: $(VENV)/installed
 	$(BIN)/pytest -m "not peers" $(PYTEST_ARGS)
 
 test-peers: $(PEERS)/installed
-	$(PEERS)/bin/pytest -m peers tests/peers $(PYTEST_ARGS)
+	$(PEERS)/bin/pytest -m peers $(PYTEST_ARGS)
 
 lint: $(VENV)/linters
 	$(BIN)/ruff check
