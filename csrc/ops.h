@@ -12,7 +12,7 @@ namespace fastwm {
 enum class DType : int32_t { float32, bfloat16 };
 enum class Activation : int32_t { none, silu, gelu };
 
-// ---- cem_sample: mean, std, counter -> candidate actions -----------------------------------------------------------
+// ---- cem_sample: mean, std, counter -> candidate actions
 
 struct CemSampleArgs {
   const float* mean;      // [B, T, A]
@@ -30,7 +30,6 @@ struct CemSampleArgs {
 };
 
 // ---- rollout: context latents, candidate actions -> predicted latents
-// ------------------------------------------------
 
 // y = activation(norm(x W^T + bias)); the weight is packed by pack() for one instruction set, see cpu/pack.h.
 struct Dense {
@@ -81,7 +80,6 @@ struct RolloutArgs {
 };
 
 // ---- goal_cost: predicted latents, goal -> one cost per candidate
-// ----------------------------------------------------
 
 enum class Metric : int32_t { squared, absolute, cosine };
 enum class Reduce : int32_t { last, min, mean };
@@ -97,7 +95,6 @@ struct GoalCostArgs {
 };
 
 // ---- cem_update: candidates and their costs -> mean and std of the elites
-// --------------------------------------------
 
 struct CemUpdateArgs {
   const float* actions;   // [B, S, T, A]
@@ -116,7 +113,6 @@ struct CemUpdateArgs {
 };
 
 // ---- fma_peak: the speed of multiplications and additions, an instrument
-// ----------------------------------------------
 
 constexpr int64_t FMA_PEAK_SUMS = 256;
 

@@ -69,7 +69,11 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for bad input (one line on stderr), 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    parsed = _parser(arguments).parse_args(arguments)
+    try:
+        parsed = _parser(arguments).parse_args(arguments)
+    except KeyboardInterrupt:  # some flags are declared by modules that take a second to import
+        print("\nfastwm: interrupted", file=sys.stderr)
+        return 130
     name = f"fastwm {parsed.command}"
     try:
         from fastwm import commands
@@ -82,7 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        ImportError,
+        FloatingPointError,
+        MemoryError,
+        RuntimeError,
+    ) as error:
         if parsed.traceback:
             raise
         print(f"{name}: {_one_line(error)}", file=sys.stderr)

@@ -34,7 +34,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         if tensor.is_floating_point():
             return tensor.fill_(float("nan"))
         return (
-            tensor.fill_(torch.iinfo(tensor.dtype).min) if tensor.dtype != torch.uint8 else tensor.fill_(0xA5)
+            tensor.fill_(torch.iinfo(tensor.dtype).min) if tensor.dtype != torch.uint8 else tensor.fill_(0xFF)
         )
 
     def poisoning(make):

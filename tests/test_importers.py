@@ -11,6 +11,7 @@ from tiny_models import random_model
 from torch import Tensor, nn
 
 import fastwm
+from fastwm.models import WorldModel, WorldModelConfig
 
 SIZES = {
     "square": {},
@@ -188,7 +189,7 @@ REFUSED = {
     ),
     "weights that are not finite": (
         replace(f"{BLOCK}.attn.to_qkv.weight", poisoned),
-        r"layers\[1\].qkv.weight holds numbers that are not finite",
+        "to_qkv.weight holds numbers that are not finite",
     ),
 }
 
@@ -216,3 +217,37 @@ def test_our_own_models_in_another_precision() -> None:
         expected = model.rollout(context.double(), actions.double())
     latents = fastwm.compile(model, dtype="float32", threads=1).rollout(context, actions, keep="all")
     torch.testing.assert_close(latents.double(), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+class Halved(nn.Linear):
+    """A Linear that is not one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
+def hooked(model: nn.Module) -> None:
+    model.get_submodule(f"{BLOCK}.mlp").net.register_forward_hook(lambda module, inputs, output: 2 * output)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [hooked, replace("pred_proj.net.3", lambda old: Halved(old.in_features, old.out_features))],
+    ids=["a hook", "a Linear with its own forward"],
+)
+def test_a_lewm_whose_parts_do_not_tell_what_it_computes(change: Callable[[nn.Module], None]) -> None:
+    model = LeWMLike()
+    change(model)
+    with pytest.raises(ValueError, match="LeWM predicts other numbers than its parts say"):
+        fastwm.compile(model)
+
+
+def test_a_world_model_is_refused_when_it_cannot_encode_or_normalise() -> None:
+    model = WorldModel(WorldModelConfig(action_dim=2)).eval()
+    model.action_std[1] = 0
+    with pytest.raises(ValueError, match=r"action_std is \[1.0, 0.0\], expected numbers above 0"):
+        fastwm.compile(model)
+    model.action_std[1] = 1
+    model.projector.fc2.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match=r"projector.fc2.bias holds numbers that are not finite"):
+        fastwm.compile(model)

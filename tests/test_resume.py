@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -130,6 +131,17 @@ def test_resuming_a_finished_run_changes_nothing(data: Path, finished: Path, uni
     truth = WorldModel.load(uninterrupted).state_dict()
     for name, tensor in result.model.state_dict().items():
         assert torch.equal(tensor, truth[name]), name
+
+
+def test_a_directory_has_one_run_at_a_time(data: Path, tmp_path: Path) -> None:
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(BlockingIOError, match="another process is training in"):
+            train(data, tmp_path, small_config(**MODEL), TrainConfig(**CONFIG), progress=False)
+    finally:
+        os.close(held)
+    assert not list(tmp_path.iterdir())
 
 
 def test_threads_and_tensorboard_may_change(data: Path, finished: Path) -> None:

@@ -255,6 +255,15 @@ def test_a_candidate_that_overflows_is_seen_and_alone(isa: str, dtype: str) -> N
     assert not wild[0, 7, 1:].isfinite().all()
 
 
+def test_a_variance_that_overflows_is_no_number(isa: str) -> None:
+    """A LayerNorm of numbers whose squares overflow must not give finite latents that mean nothing."""
+    spec = specs.transformer(0)
+    packed = PackedPredictor(spec, dtype="float32", isa=isa)
+    context, actions, past = specs.inputs(spec, 1, B=1, S=2, T=2, K=1)
+    assert rollout(packed, context, actions, past).isfinite().all()
+    assert not rollout(packed, context * 1e25, actions, past).isfinite().any()
+
+
 def test_non_contiguous_arguments_are_read_by_value(isa: str) -> None:
     spec = specs.transformer(0)
     packed = PackedPredictor(spec, dtype="float32", isa=isa)

@@ -137,6 +137,8 @@ def test_another_description_is_refused(change: dict, message: str, tmp_path: Pa
             lambda t: t.update(action_mean=torch.tensor([0, math.nan])),
             "action_mean holds values that are not finite",
         ),
+        (lambda t: t["action_std"].zero_(), r"action_std is \[0.0, 0.0\]; expected values above 0"),
+        (lambda t: t["projector.norm.running_var"].neg_(), "running_var holds negative variances"),
     ],
 )
 def test_other_tensors_are_refused(change, message: str, tmp_path: Path) -> None:

@@ -32,13 +32,25 @@ FASTWM_INLINE void normalize(const float* x, float* y, int64_t n, float eps) {
     store(y + i, d);
     squares = fma(d, d, squares);
   }
-  const vf scale = set(1.0f / __builtin_sqrtf(sum(squares) / n + eps));
+  const float variance = sum(squares) / n;
+  // An infinite variance would give a row of finite numbers that mean nothing: inf - inf makes it NaN instead.
+  const vf scale = set(1.0f / __builtin_sqrtf(variance + eps) + (variance - variance));
   for (int64_t i = 0; i < n; i += LANES) store(y + i, load(y + i) * scale);
 }
 
 template <class T>
 FASTWM_INLINE void convert(const float* x, T* y, int64_t n) {
   for (int64_t i = 0; i < n; i += PANEL) store(y + i, load(x + i), load(x + i + LANES));
+}
+
+// A product whose K comes in parts: each part is summed by itself, from the bias or from zero, and added to the parts
+// before. A sum over 2048 terms in one register has twice the rounding error of sixteen short ones.
+FASTWM_INLINE void begin_part(bool first, const float* bias, vf& c0, vf& c1) {
+  c0 = first ? load(bias) : vf{};
+  c1 = first ? load(bias + LANES) : vf{};
+}
+FASTWM_INLINE void end_part(bool first, float* acc, vf c0, vf c1) {
+  store(acc, first ? c0 : load(acc) + c0, first ? c1 : load(acc + LANES) + c1);
 }
 
 // out[rows, padded] = a W^T + bias, float32.
@@ -104,11 +116,10 @@ void fused_mlp(const Dense& fc1, const Dense& fc2, const T* a, int64_t lda, int6
     const int64_t K = K2 - first < columns ? K2 - first : columns;
     gemm(
         hidden, HIDDEN, rows, w2 + first * PANEL, K2 * PANEL, K, padded(fc2.out) / PANEL,
-        [&](int64_t row, int64_t panel, vf& c0, vf& c1) {
-          const float* from = first == 0 ? fc2.bias + panel * PANEL : acc + row * ldacc + panel * PANEL;
-          c0 = load(from), c1 = load(from + LANES);
-        },
-        [&](int64_t row, int64_t panel, vf c0, vf c1) { store(acc + row * ldacc + panel * PANEL, c0, c1); });
+        [&](int64_t, int64_t panel, vf& c0, vf& c1) { begin_part(first == 0, fc2.bias + panel * PANEL, c0, c1); },
+        [&](int64_t row, int64_t panel, vf c0, vf c1) {
+          end_part(first == 0, acc + row * ldacc + panel * PANEL, c0, c1);
+        });
   }
 }
 

@@ -38,8 +38,7 @@ struct Rollout {
   const Sizes s;
   float* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
 
-  // -- actions -> conditioning -> every layer's modulation
-  // --------------------------------------------------------------
+  // actions -> conditioning -> every layer's modulation
 
   // rows actions [rows, A] -> modulation [L][row0 + row][6 Wp] of a store with `stride` rows per layer.
   void embed_actions(Buffers<T>& w, const float* actions, int64_t rows, int64_t stride) const {
@@ -68,8 +67,7 @@ struct Rollout {
     }
   }
 
-  // -- row passes of a block
-  // ---------------------------------------------------------------------------------------------
+  // row passes of a block
 
   // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift); the second norm's affine part is in the next
   // weights.
@@ -89,8 +87,7 @@ struct Rollout {
     for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
   }
 
-  // -- attention over a tiny window
-  // --------------------------------------------------------------------------------------
+  // attention over a tiny window
 
   // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
   void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
@@ -121,8 +118,7 @@ struct Rollout {
     }
   }
 
-  // -- the layers
-  // ----------------------------------------------------------------------------------------------------------
+  // the layers
 
   struct Step {
     int64_t count, m;         // candidates of the tile, tokens computed for each
@@ -191,11 +187,10 @@ struct Rollout {
       if (asking == 0) continue;
       gemm(
           w.heads, ldh, t.count * asking, out + first * s.Dp * PANEL, p.H * s.Dp * PANEL, ldh, s.Wp / PANEL,
-          [&](int64_t row, int64_t panel, vf& c0, vf& c1) {
-            const float* from = first == 0 ? l.out.bias + panel * PANEL : w.acc + row * s.Wp + panel * PANEL;
-            c0 = load(from), c1 = load(from + LANES);
-          },
-          [&](int64_t row, int64_t panel, vf c0, vf c1) { store(w.acc + row * s.Wp + panel * PANEL, c0, c1); });
+          [&](int64_t, int64_t panel, vf& c0, vf& c1) { begin_part(first == 0, l.out.bias + panel * PANEL, c0, c1); },
+          [&](int64_t row, int64_t panel, vf c0, vf c1) {
+            end_part(first == 0, w.acc + row * s.Wp + panel * PANEL, c0, c1);
+          });
     }
   }
 
@@ -264,8 +259,7 @@ struct Rollout {
     fused_mlp(d[n - 2], d[n - 1], in, ld, count, w.hidden, next, s.Ep);
   }
 
-  // -- one tile
-  // ------------------------------------------------------------------------------------------------------------
+  // one tile
 
   const float* latent(const Buffers<T>& w, int64_t count, int64_t first, int64_t c, int64_t frame) const {
     if (frame < a.K) return a.context + ((first + c) / a.S * a.K + frame) * p.E;

@@ -1,5 +1,7 @@
 // One vector type per instruction set, and the few functions that kernels need of it. GCC/Clang vector types carry the
-// arithmetic (operators; a * b + c becomes one fused instruction where the ISA has it); intrinsics only where they pay.
+// arithmetic (operators); intrinsics only where they pay. Fused multiply-add is always written fma: the compiler may
+// not contract a * b + c (-ffp-contract=off), since it would do so in one place and not in another, and results would
+// depend on the place.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -71,7 +73,8 @@ FASTWM_INLINE vf sqrt(vf x) {
 FASTWM_INLINE vf exp(vf x) {
   x = x > 87.0f ? set(87.0f) : x;
   x = x < -87.0f ? set(-87.0f) : x;
-  const vf shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the low mantissa bits now hold round(x / ln2)
+  const vf shifted =
+      fma(x, set(1.44269504f), set(12582912.0f));  // 1.5 * 2^23: the low mantissa bits now hold round(x / ln2)
   const vf n = shifted - 12582912.0f;
   const vf r = fma(n, set(-1.42860677e-6f), fma(n, set(-0.693145752f), x));
   vf p = set(1.38888889e-3f);

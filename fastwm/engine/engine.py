@@ -36,7 +36,10 @@ class Imported:
 
 class Engine:
     """Made by `fastwm.compile`. Safe to use from several threads at once; results are the same bits for every number of
-    threads, every B and every place of a candidate in the batch.
+    threads, every B and, but for the torch backend, every place of a candidate in the batch.
+
+    After a fork a child may call `rollout`; PyTorch's own threads, and so `encode`, need a child that was spawned, or
+    `OMP_NUM_THREADS=1`.
 
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
     """
@@ -118,7 +121,9 @@ class Engine:
                 self._packed, context, actions, past_actions, keep_all=all_steps, threads=self.threads
             )
         past_actions = check_rollout(self.spec, context, actions, past_actions)
-        latents = reference_rollout(self.spec, context, actions, past_actions)
+        # One environment at a time: PyTorch's matrix products round differently for another number of rows.
+        each = zip(context.split(1), actions.split(1), past_actions.split(1), strict=True)
+        latents = torch.cat([reference_rollout(self.spec, *environment) for environment in each])
         return latents if keep == "all" else latents[:, :, -1]
 
     def info(self) -> dict:

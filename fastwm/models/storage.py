@@ -78,6 +78,10 @@ def check_tensors(
             raise ValueError(f"{directory}: tensor {name} is {came}; expected {wanted}")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{directory}: tensor {name} holds values that are not finite")
+        if name == "action_std" and not (tensor > 0).all():
+            raise ValueError(f"{directory}: tensor action_std is {tensor.tolist()}; expected values above 0")
+        if name.endswith("running_var") and not (tensor >= 0).all():
+            raise ValueError(f"{directory}: tensor {name} holds negative variances")
 
 
 def serialise(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -52,8 +52,10 @@ def check_shapes(spec: PredictorSpec, context: object, actions: object, past_act
             raise TypeError(f"{name} is {type(tensor).__name__}, expected a torch.Tensor {expected}")
         if tensor.dtype != torch.float32:
             raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32 {expected}")
-        if tensor.device.type not in ("cpu", "meta"):
+        if tensor.device.type != "cpu":
             raise ValueError(f"{name} is on {tensor.device}, expected the CPU")
+        if tensor.is_nested or tensor.layout != torch.strided:
+            raise ValueError(f"{name} is a nested or {tensor.layout} tensor, expected a dense one {expected}")
         if tensor.ndim != ndim:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
     assert isinstance(context, Tensor)

@@ -34,6 +34,8 @@ class Agent:
     """
 
     def __init__(self, planner: Planner, *, history: int = 1, replan_every: int = 1) -> None:
+        if not isinstance(planner, Planner):
+            raise TypeError(f"planner is {type(planner).__name__}, expected a fastwm.Planner")
         limits = {
             "history": (history, planner.engine.window),
             "replan_every": (replan_every, planner.horizon),

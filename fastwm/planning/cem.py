@@ -113,12 +113,17 @@ class CEM:
 def _numbers(name: str, bound: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
     if bound is None:
         return None
+    if isinstance(bound, (bool, str)):
+        raise TypeError(f"{name} is {bound!r}, expected a number, a sequence of numbers or None")
     try:
         numbers = (float(bound),) if isinstance(bound, (int, float)) else tuple(float(x) for x in bound)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is {bound!r}, expected a number, a sequence of numbers or None") from error
     if not numbers or any(math.isnan(x) for x in numbers):
         raise ValueError(f"{name} is {bound!r}, expected at least one number and no NaN")
+    unreachable = math.inf if name == "low" else -math.inf
+    if unreachable in numbers:
+        raise ValueError(f"{name} is {bound!r}, expected no {unreachable}")
     return numbers[0] if len(numbers) == 1 else numbers
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastwm.engine.engine import Engine
 from fastwm.planning.cem import CEM
@@ -50,6 +50,14 @@ class Planner:
     def __init__(
         self, engine: Engine, optimizer: CEM, horizon: int, *, cost: Cost | None = None, seed: int = 0
     ) -> None:
+        for name, value, methods in (
+            ("engine", engine, ("encode", "rollout")),
+            ("optimizer", optimizer, ("sample", "update")),
+        ):
+            if isinstance(value, nn.Module) or not all(callable(getattr(value, m, None)) for m in methods):
+                raise TypeError(
+                    f"{name} is {type(value).__name__}, expected one with {' and '.join(methods)}"
+                )
         if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
             raise ValueError(f"horizon is {horizon!r}, expected an integer of at least 1")
         self.engine, self.optimizer, self.horizon = engine, optimizer, horizon

@@ -7,6 +7,7 @@ A run directory holds `config.json` and `model.safetensors` (the model so far, a
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import os
 import statistics
@@ -78,8 +79,22 @@ def train(
     training, validation = episodes.split(train_config.validation_fraction, seed=train_config.seed)
     _check_data(episodes, training, validation, model_config, train_config)
     run_path.mkdir(parents=True, exist_ok=True)
-    with _threads(train_config.threads), torch.random.fork_rng(devices=[]):
+    with _alone(run_path), _threads(train_config.threads), torch.random.fork_rng(devices=[]):
         return _run(training, validation, run_path, model_config, train_config, resume, progress)
+
+
+@contextmanager
+def _alone(run_path: Path) -> Iterator[None]:
+    """Hold the run directory: two runs in one would overwrite each other's checkpoints."""
+    descriptor = os.open(run_path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(f"another process is training in {run_path}") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _run(

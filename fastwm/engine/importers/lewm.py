@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastwm.engine.engine import Imported
-from fastwm.engine.importers import parts
+from fastwm.engine.importers import parts, verify
 from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_linear
 
 _PARTS = ("encoder", "predictor", "action_encoder", "projector", "pred_proj")
@@ -31,8 +31,15 @@ def import_lewm(model: Any) -> Imported:
 
     Raises ValueError naming the part that cannot be represented.
     """
+    verify.finite(model)
     spec = predictor_spec(model)
     frozen: Any = copy.deepcopy(model).eval().requires_grad_(False)
+    exact: Any = copy.deepcopy(frozen).to("cpu", torch.float32)
+
+    def own(latents: Tensor, actions: Tensor) -> Tensor:
+        return exact.pred_proj(exact.predictor(latents, exact.action_encoder(actions))[:, -1])
+
+    verify.same(spec, own, "LeWM")
 
     def encode(pixels: Tensor) -> Tensor:
         return frozen.encode({"pixels": pixels[None, None]})["emb"][0, 0]

@@ -9,17 +9,23 @@ import torch
 from torch import nn
 
 from fastwm.engine.engine import Imported
-from fastwm.engine.importers import parts
+from fastwm.engine.importers import parts, verify
 from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine, fold_linear
 from fastwm.models import AdaLNPredictor, MLPPredictor, WorldModel
 
 
 def import_world_model(model: WorldModel) -> Imported:
     """A copy of the model's encoder, and its predictor as data."""
+    verify.finite(model)
+    if not (model.action_std > 0).all():
+        raise ValueError(f"action_std is {model.action_std.tolist()}, expected numbers above 0")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    spec = predictor_spec(frozen)
+    exact = copy.deepcopy(frozen).to("cpu", torch.float32)
+    verify.same(spec, lambda z, a: exact.predict(z, a)[:, -1], "WorldModel")
     size = model.config.image_size
     return Imported(
-        spec=predictor_spec(frozen),
+        spec=spec,
         encode=frozen.encode,
         observation=((size, size, 3), torch.uint8),
         action_mean=parts.weight(model.action_mean),
