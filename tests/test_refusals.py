@@ -177,7 +177,7 @@ def test_compile_refuses_weights_that_are_not_finite() -> None:
     model = random_model()
     with torch.no_grad():
         model.predictor.blocks[1].mlp.fc1.weight[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="blocks.1.mlp.fc1.weight holds numbers"):
+    with pytest.raises(ValueError, match=r"blocks.1.mlp.fc1.weight holds numbers"):
         fastwm.compile(model)
 
 
