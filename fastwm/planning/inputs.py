@@ -72,7 +72,10 @@ def goal_latent(engine: Engine, goal: Tensor | np.ndarray, B: int) -> Tensor:
     if not isinstance(goal, (Tensor, np.ndarray)):
         raise TypeError(f"goal is {type(goal).__name__}, expected a tensor or array of images or latents")
     if goal.ndim > 2:
-        latent = engine.encode(goal)[:, -1]
+        try:
+            latent = engine.encode(goal)[:, -1]
+        except (TypeError, ValueError) as error:  # it was the goal that did not fit
+            raise type(error)(f"goal, taken for images as it has {goal.ndim} dimensions: {error}") from error
     else:
         latent = numbers("goal", goal[None] if goal.ndim == 1 else goal, (None, engine.embed_dim))
     if len(latent) not in (1, B):

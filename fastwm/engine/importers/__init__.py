@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -16,7 +17,8 @@ def import_model(model: nn.Module) -> Imported:
     from fastwm.models import WorldModel
 
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+        hint = "; fastwm.load reads one from its directory" if isinstance(model, (str, os.PathLike)) else ""
+        raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module{hint}")
     if isinstance(model, WorldModel):
         return own.import_world_model(model)
     if lewm.is_lewm(model):
