@@ -72,7 +72,9 @@ def _figures(summary: Summary) -> str:
         same = "The speed of the same search in plain PyTorch, same machine, same run."
         figures.append(("Against PyTorch", f"{times:.1f}<small> ×</small>", same))
     total = duration(sum(seconds or 0 for seconds in summary["stage_seconds"].values()))
-    figures.append(("From first frame to here", total, "Collecting, training, compiling, evaluating, comparing."))
+    figures.append(
+        ("From first frame to here", total, "Collecting, training, compiling, evaluating, comparing.")
+    )
     return "\n".join(
         f'<div><dt>{name}</dt><dd class="n">{value}</dd><dd class="why">{why}</dd></div>'
         for name, value, why in figures
