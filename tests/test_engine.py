@@ -220,3 +220,14 @@ def test_a_forked_child_rolls_out_as_its_parent_did() -> None:
     finally:
         process.kill()
     assert torch.equal(engine.rollout(*arguments), expected), "the parent goes on"
+
+
+def test_a_goal_image_that_does_not_fit_is_called_a_goal() -> None:
+    model = random_model()
+    size = model.config.image_size
+    planner = fastwm.Planner(
+        fastwm.compile(model, threads=1), fastwm.CEM(samples=4, elites=2, iterations=1), horizon=1
+    )
+    obs = torch.zeros(size, size, 3, dtype=torch.uint8)
+    with pytest.raises(TypeError, match="goal, taken for images as it has 3 dimensions: obs is float32"):
+        planner.plan(obs, torch.zeros(size, size, 3))
