@@ -59,7 +59,7 @@ struct Predictor {
   const float* norm_gain;  // [W] final LayerNorm (eps 1e-5)
   const float* norm_bias;  // [W]
   Dense input;             // E -> W, identity if its weight is null
-  int64_t E, A, C, W, L, H, D, M;  // C: conditioning width (W for the transformer)
+  int64_t E, A, C, W, L, H, D;  // C: conditioning width (W for the transformer)
   int64_t window, action_count, head_count;
   Dynamics dynamics;
   DType dtype;    // of weights and of GEMM inputs; sums, norms and residuals are float32

@@ -72,7 +72,7 @@ struct BoundPredictor {
     p.position = pointer("position"), p.norm_gain = pointer("norm_gain"), p.norm_bias = pointer("norm_bias");
     p.input = dense_of(d["input"].cast<DenseTuple>());
     p.E = size("E"), p.A = size("A"), p.C = size("C"), p.W = size("W"), p.H = size("H"), p.D = size("D");
-    p.M = size("M"), p.window = size("window");
+    p.window = size("window");
     p.dynamics = static_cast<Dynamics>(d["dynamics"].cast<int32_t>());
     p.dtype = static_cast<DType>(d["dtype"].cast<int32_t>());
     p.residual = d["residual"].cast<bool>();

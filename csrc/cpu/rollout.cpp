@@ -81,9 +81,9 @@ struct Rollout {
     convert(y, w.input + row * s.inputs, p.W);
   }
 
-  void gated_add(Buffers<T>& w, const float* gate, int64_t row, int64_t acc_row) const {
+  void gated_add(Buffers<T>& w, const float* gate, int64_t row) const {
     float* x = w.x + row * s.Wp;
-    const float* acc = w.acc + acc_row * s.Wp;
+    const float* acc = w.acc + row * s.Wp;
     for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
   }
 
@@ -127,10 +127,9 @@ struct Rollout {
     int64_t shared;           // prefix tokens before the candidate's own
     int64_t place;            // which prefix
     int64_t actions, action;  // actions per candidate in `modulation`; the action of the first token
-    bool keys_only;           // last layer stops at keys and values (prefix)
     bool growing;             // keys and values go to the cache, after `earlier` older ones
     int64_t earlier;
-    bool into_prefix;  // keys and values go to the prefix store
+    bool into_prefix;  // keys and values go to the prefix store, and nothing after them is needed
   };
 
   float* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
@@ -150,7 +149,7 @@ struct Rollout {
   // acc[row of each asking token] = out projection of all heads. Asking: every token, or the last of each candidate.
   void attention(Buffers<T>& w, const Step& t, int64_t layer, bool last_only) const {
     const Layer& l = p.layers[layer];
-    const int64_t asking = t.keys_only && last_only ? 0 : last_only ? 1 : t.m;
+    const int64_t asking = t.into_prefix && last_only ? 0 : last_only ? 1 : t.m;
     const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp;
     const T *qkv = static_cast<const T*>(l.qkv.weight), *out = static_cast<const T*>(l.out.weight);
     const bool lone = t.shared + t.earlier + t.m == 1;  // a window of one token attends to itself: no query needed
@@ -174,9 +173,9 @@ struct Rollout {
         if (!lone)
           project(w.input + skip * s.inputs, asking == 1 ? t.m * s.inputs : s.inputs, t.count * asking, 3 * h * s.Dp,
                   head_panels, w.query, s.Dp);
+        const float* prefixes = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
         for (int64_t c = 0; c < t.count; ++c) {
-          const float* shared =
-              t.shared ? prefix_at(t.place, layer, h, (t.first_candidate + c) / t.per_environment) : nullptr;
+          const float* shared = prefixes + (t.first_candidate + c) / t.per_environment * t.shared * token;
           for (int64_t j = 0; j < asking; ++j) {
             const int64_t row = c * asking + j;
             attend(w.query + row * s.Dp, shared, t.shared, kv.base + c * kv.candidate_stride, kv.earlier + skip + j + 1,
@@ -204,7 +203,7 @@ struct Rollout {
       for (int64_t c = 0; c < t.count; ++c)
         for (int64_t j = 0; j < t.m; ++j) modulated_norm(w, modulation(c, j), c * t.m + j);
       attention(w, t, l, last);
-      if (last && t.keys_only) return;
+      if (last && t.into_prefix) return;
       const int64_t kept = last ? 1 : t.m, skip = t.m - kept;
       if (skip)
         for (int64_t c = 0; c < t.count; ++c)
@@ -213,12 +212,12 @@ struct Rollout {
         for (int64_t j = 0; j < kept; ++j) {
           const float* m = modulation(c, skip + j);
           const int64_t row = c * kept + j;
-          gated_add(w, m + 2 * s.Wp, row, row);
+          gated_add(w, m + 2 * s.Wp, row);
           modulated_norm(w, m + 3 * s.Wp, row);
         }
       fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input, s.inputs, t.count * kept, w.hidden, w.acc, s.Wp);
       for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < kept; ++j) gated_add(w, modulation(c, skip + j) + 5 * s.Wp, c * kept + j, c * kept + j);
+        for (int64_t j = 0; j < kept; ++j) gated_add(w, modulation(c, skip + j) + 5 * s.Wp, c * kept + j);
     }
   }
 
@@ -338,7 +337,7 @@ struct Rollout {
     for (int64_t start = 0; start < s.prefixes; ++start) {
       Step step{};
       step.count = count, step.m = s.prefix_tokens(a, start), step.first_candidate = first, step.place = start;
-      step.actions = a.K - 1, step.action = start, step.keys_only = step.into_prefix = true;
+      step.actions = a.K - 1, step.action = start, step.per_environment = 1, step.into_prefix = true;
       for (int64_t c = 0; c < count; ++c)
         for (int64_t j = 0; j < step.m; ++j)
           token(w, c * step.m + j, a.context + ((first + c) * a.K + start + j) * p.E, j);

@@ -62,7 +62,6 @@ class PackedPredictor:
             "W": W,
             "H": H,
             "D": D,
-            "M": spec.layers[0].fc1.weight.shape[0] if spec.layers else 0,
             "window": spec.window,
             # The action chain is a hundredth of the work and reads raw actions: float32 in every dtype.
             "action": [self._pack(dense, dtype="float32") for dense in spec.action],
