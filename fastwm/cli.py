@@ -242,6 +242,7 @@ def _plan(parser: Parser) -> None:
 _EVAL_EXAMPLES = """examples:
   fastwm eval runs/demo/model --env push
   fastwm eval runs/demo/model --env push --episodes 500 --samples 256
+  fastwm eval runs/demo/model --env push --episodes 500 --dtype float32 int8       the same episodes, pair by pair
   fastwm eval --env push --policy expert random              the baselines need no model
 """
 
@@ -258,8 +259,15 @@ def _eval(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of tasks and draws (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["auto"],
+        choices=_dtypes(),
+        help="of the engine; several are compared in the same episodes (default: auto)",
+    )
     _search(parser)
-    _engine(parser)
+    _backend(parser)
     _quiet(parser)
 
 
@@ -298,14 +306,19 @@ def _search(parser: Parser) -> None:
 
 
 def _engine(parser: Parser) -> None:
+    parser.add_argument("--dtype", default="auto", choices=_dtypes(), help="of the engine (default: auto)")
+    _backend(parser)
+
+
+def _backend(parser: Parser) -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "torch"), help="(default: auto)")
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=("auto", "float32", "bfloat16"),
-        help="of the engine (default: auto)",
-    )
     _threads(parser)
+
+
+def _dtypes() -> tuple[str, ...]:
+    from fastwm.engine.pack import DTYPES
+
+    return ("auto", *DTYPES)
 
 
 def _threads(parser: Parser) -> None:

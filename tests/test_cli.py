@@ -17,6 +17,7 @@ from tiny_data import write_dots
 
 from fastwm import cli, commands
 from fastwm.cli import main
+from fastwm.engine.pack import DTYPES
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.training import TrainConfig
 
@@ -176,6 +177,27 @@ def test_eval_prints_success_with_its_interval(model_dir: str, capsys: pytest.Ca
         assert result["episodes"] == 7
     assert main(["eval", "--env", "two-room", "--episodes", "7", "--quiet", "--policy", "expert"]) == 0
     assert "100 % of 7 episodes (95 % interval 65 to 100 %)" in capsys.readouterr().out
+
+
+def test_eval_compares_dtypes_pair_by_pair(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", model_dir, "--env", "two-room", "--episodes", "5", "--quiet", *SEARCH]
+    arguments += ["--dtype", "float32", "float32", *list(DTYPES)[1:]]
+    assert main([*arguments, "--json"]) == 0
+    first, *others = json.loads(capsys.readouterr().out)
+    assert first["policy"] == "planner float32"
+    assert "difference" not in first
+    assert [result["policy"] for result in others] == [
+        "planner float32",
+        *(f"planner {d}" for d in list(DTYPES)[1:]),
+    ]
+    for result in others:
+        found = result["difference"]
+        assert found["from"] == "planner float32"
+        assert found["success"] == pytest.approx(result["success"] - first["success"])
+        assert (found["won"] - found["lost"]) / 5 == pytest.approx(found["success"])
+    assert others[0]["difference"]["won"] == others[0]["difference"]["lost"] == 0
+    assert main(arguments) == 0
+    assert "planner bfloat16 less planner float32: " in capsys.readouterr().out
 
 
 def test_collect_then_train_then_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
