@@ -2,8 +2,8 @@
 
 Every Linear of the predictor but the action chain multiplies 8-bit numbers; what lies between them is float32. Weights have a
 scale per output channel, after the affine part of a block's inner LayerNorms was folded into them; inputs get one per row at
-run time. Where a Linear reads GELU or SiLU, both have a scale per BLOCK of inputs, and the inputs are unsigned, from the
-function's least value up. Attention outputs have a scale per group of heads.
+run time. Where the second Linear of a plain MLP reads GELU, SiLU or Mish, both have a scale per BLOCK of inputs, and the
+inputs are unsigned, from the function's least value up; where a Linear reads attention's heads, both have one per group.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from torch import Tensor
 from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine
 from fastwm.reference.rollout import chain
 
-BLOCK = 128  # inputs that share a scale; for attention as many whole heads as fit, at least one
-LEAST = {"gelu": -0.17, "silu": -0.2785}
+BLOCK = (
+    256  # inputs that share a scale; of attention as many whole heads, padded to panels, as fit, at least one
+)
+PANEL = 32
+LEAST = {"gelu": -0.17, "silu": -0.2785, "mish": -0.3089}
 TINY = 1e-30  # keeps 0 / 0 away
 
 
@@ -44,7 +47,8 @@ def quantise_weights(spec: PredictorSpec) -> PredictorSpec:
         plain = (torch.ones(E), torch.zeros(E))
         fc1, fc2 = _round_weights([fold_input_affine(layer.fc1, *layer.mlp_norm), layer.fc2])
         (qkv,) = _round_weights([fold_input_affine(layer.qkv, *layer.attention_norm)])
-        (modulation,), (out,) = _round_weights([layer.modulation]), _round_weights([layer.out])
+        (modulation,) = _round_weights([layer.modulation])
+        out = dataclasses.replace(layer.out, weight=symmetric(layer.out.weight, _group(spec.head_dim)))
         layers.append(Layer(modulation, plain, qkv, out, plain, fc1, fc2))
     into = None if spec.input is None else _round_weights([spec.input])[0]
     return dataclasses.replace(spec, head=_round_weights(spec.head), input=into, layers=layers)
@@ -96,7 +100,7 @@ def _block(layer: Layer, x: Tensor, condition: Tensor, heads: int, head_dim: int
     h = symmetric(F.layer_norm(h, width, eps=1e-5))
     q, k, v = _chain([layer.qkv], h).unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     h = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-    x = x + gate * _chain([layer.out], symmetric(h, max(1, BLOCK // head_dim) * head_dim))
+    x = x + gate * _chain([layer.out], symmetric(h, _group(head_dim)))
     h = F.layer_norm(x, width, eps=1e-6) * (1 + mlp_scale) + mlp_shift
     h = symmetric(F.layer_norm(h, width, eps=1e-5))
     return x + mlp_gate * _chain([layer.fc1, layer.fc2], h)
@@ -107,18 +111,26 @@ def _chain(layers: list[Dense], x: Tensor) -> Tensor:
     for i, dense in enumerate(layers):
         x = chain([dense], x)
         if i + 1 < len(layers):
-            x = unsigned(x, LEAST[dense.activation]) if _in_blocks(dense) else symmetric(x)
+            x = unsigned(x, LEAST[dense.activation]) if _fused(layers, i) else symmetric(x)
     return x
 
 
 def _round_weights(layers: list[Dense]) -> list[Dense]:
-    blocks = [None, *(BLOCK if _in_blocks(dense) else None for dense in layers)]
+    blocks = [BLOCK if i and _fused(layers, i - 1) else None for i in range(len(layers))]
     return [
         dataclasses.replace(dense, weight=symmetric(dense.weight, block))
-        for dense, block in zip(layers, blocks, strict=False)
+        for dense, block in zip(layers, blocks, strict=True)
     ]
 
 
-def _in_blocks(dense: Dense) -> bool:
-    """Whether the Linear after this one reads it in blocks, so that a fused kernel need not hold the whole row."""
-    return dense.activation in LEAST and dense.norm is None
+def _fused(layers: list[Dense], i: int) -> bool:
+    """Whether layers i and i + 1, the last two, are a plain MLP, whose hidden row no kernel need hold whole."""
+    last = layers[-1]
+    plain = layers[i].norm is None and last.norm is None and last.activation == "none"
+    return i == len(layers) - 2 and plain and layers[i].activation in LEAST
+
+
+def _group(head_dim: int) -> int:
+    """Attention outputs that share a scale."""
+    padded = -(-head_dim // PANEL) * PANEL
+    return max(1, BLOCK // padded) * head_dim
