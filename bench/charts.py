@@ -42,7 +42,7 @@ STYLE = f"""svg {{ {_LIGHT} font: 13px system-ui, -apple-system, "Segoe UI", san
     for k in HUES
 )
 
-SHAPES = ("circle", "square", "diamond", "triangle", "cross")
+SHAPES = ("circle", "square", "diamond", "triangle", "triangle-down", "cross")
 _CROSS = (
     (-1, -3),
     (1, -3),
@@ -100,6 +100,7 @@ def mark(x: float, y: float, shape: str, style: str, *, size: float = 5.0, title
         "square": ((-r, -r), (r, -r), (r, r), (-r, r)),
         "diamond": ((0, -1.3 * r), (1.3 * r, 0), (0, 1.3 * r), (-1.3 * r, 0)),
         "triangle": ((0, -1.2 * r), (1.15 * r, r), (-1.15 * r, r)),
+        "triangle-down": ((0, 1.2 * r), (1.15 * r, -r), (-1.15 * r, -r)),
         "cross": [(0.4 * r * i, 0.4 * r * j) for i, j in _CROSS],
     }
     inner = f"<title>{escape(title)}</title>" if title else ""
