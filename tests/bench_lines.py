@@ -42,12 +42,37 @@ def line(
 ) -> dict:  # fmt: skip
     engine, _, isa = way.partition(" ") if way.startswith("fastwm") else (way, "", "")
     peak = PEAKS[dtype] * threads
-    found = {"model": model, "B": B, "S": S, "T": T, "K": K, "threads": threads, "way": f"{way} {dtype}", "engine": engine}
-    found |= {"isa": isa or "PyTorch", "dtype": dtype, "passed": passed, "relative_cost_error": 1e-7, "gflop": gflop}
+    found = {
+        "model": model,
+        "B": B,
+        "S": S,
+        "T": T,
+        "K": K,
+        "threads": threads,
+        "way": f"{way} {dtype}",
+        "engine": engine,
+    }
+    found |= {
+        "isa": isa or "PyTorch",
+        "dtype": dtype,
+        "passed": passed,
+        "relative_cost_error": 1e-7,
+        "gflop": gflop,
+    }
     if passed:
-        times = {"median": milliseconds, "min": 0.97 * milliseconds, "q1": 0.99 * milliseconds, "q3": 1.02 * milliseconds}
+        times = {
+            "median": milliseconds,
+            "min": 0.97 * milliseconds,
+            "q1": 0.99 * milliseconds,
+            "q3": 1.02 * milliseconds,
+        }
         gflops = gflop / milliseconds * 1e3
-        found |= {"milliseconds": {**times, "max": 1.1 * milliseconds}, "gflops": gflops, "peak_gflops": peak, "repeats": 20}
+        found |= {
+            "milliseconds": {**times, "max": 1.1 * milliseconds},
+            "gflops": gflops,
+            "peak_gflops": peak,
+            "repeats": 20,
+        }
         found["efficiency"] = gflops / peak
     return found
 
@@ -60,7 +85,9 @@ def rollout(*, only: str = "") -> dict:
     for (way, dtype), ms in WAYS.items():
         if way == "fastwm avx512_bf16":
             for S in (32, 1024, 4096):
-                lines.append(line(way, dtype, ms * S / 300 * (1.2 if S == 32 else 1), S=S, gflop=54.35 * S / 300))
+                lines.append(
+                    line(way, dtype, ms * S / 300 * (1.2 if S == 32 else 1), S=S, gflop=54.35 * S / 300)
+                )
             for T, gflop in ((1, 6.3), (10, 139.1)):
                 lines.append(line(way, dtype, ms * gflop / 54.35, T=T, gflop=gflop))
             lines.append(line(way, dtype, ms * 1.5, K=3, gflop=54.35 * 1.5))
@@ -70,6 +97,15 @@ def rollout(*, only: str = "") -> dict:
             size = {"small": (300, 5), "demo-push": (64, 12), "tdmpc2-5m": (512, 3)}[model]
             for threads in (1, 2):
                 lines.append(
-                    line(way, dtype, ms * scale / threads, model=model, S=size[0], T=size[1], gflop=54.35 * scale, threads=threads)
+                    line(
+                        way,
+                        dtype,
+                        ms * scale / threads,
+                        model=model,
+                        S=size[0],
+                        T=size[1],
+                        gflop=54.35 * scale,
+                        threads=threads,
+                    )
                 )
     return {"machine": MACHINE, "results": [found for found in lines if only in found["way"]]}
