@@ -199,8 +199,8 @@ def _caption(lines: Lines, counts: Sequence[int]) -> str:
         "wide, 6 layers, 16 heads of 64), 300 candidates, 5 blocks, 1 frame of context; medians of "
         f"{' to '.join(dict.fromkeys(map(str, (repeats[0], repeats[-1]))))}, all ways in turns, on an {m['processor']} "
         f"({NAMES.get(str(lines.isa), lines.isa)}); {versions}. A peer's time is its fastest in that dtype or a wider one. The "
-        "peak is what the machine's fused multiply-adds of the dtype were measured to reach, the work the fewest operations that "
-        "compute the result."
+        "peak is what the machine's fused multiply-adds of the dtype were measured to reach, the work the fewest operations "
+        "that compute the result."
         + (f" On {_threads(counts[-1])} it is {', '.join(faster)} times as fast as on one." if faster else "")
         + f" Largest relative error of a cost against float64: {', '.join(errors)}. [All results](bench/results/rollout.json)."
     )

@@ -21,6 +21,7 @@ from fastwm.engine.pack import DTYPES, PackedPredictor
 from fastwm.ops.rollout import rollout
 
 from .agreement import rollout_errors
+from .bandwidth import bandwidth
 from .bench_rollout import count_operations
 from .machine import header, peak
 from .models import transformer
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few small points")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR", help="for JSON, page and picture")
     arguments = parser.parse_args()
-    content = {"machine": header()}
+    content: dict = {"machine": header(), "bandwidth": bandwidth(1)}
     content["results"] = results(repeats=arguments.repeats, threads=arguments.threads, quick=arguments.quick)
     print(table(content["results"]))
     save(arguments.out / "scaling.json", content)

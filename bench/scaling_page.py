@@ -12,7 +12,6 @@ from fastwm.demo.charts import Axis
 from fastwm.models.storage import write_atomically
 
 from .charts import HUES, Plot, legend_line, save_svg, text
-from .record import read
 
 LINEAR = 1.25  # cost per unit, against the best of the dtype, that still counts as linear
 
@@ -36,21 +35,23 @@ UNITS = {
 WHY = {
     (
         "candidates",
+        "below",
         "rows",
-    ): "{next} candidates take no longer than {value}: the kernels compute rows in blocks, and these are not full.",
+    ): "{next} candidates take no longer than {value}: the kernels compute rows in blocks, and "
+    "these are not full.",
     (
         "horizon",
+        "above",
         "work",
-    ): "After block 3 the window slides, every place in it holds another frame, and keys and values are made again "
-    "for the whole window instead of one token; a shorter horizon never slides it.",
-    (
-        "depth",
-        "work",
-    ): "Conditioning, action encoder and head are paid once, whatever the depth, and the last layer asks for one token.",
+    ): "After block 3 the window slides, every place in it holds another frame, and keys and values "
+    "are made again for the whole window instead of one token.",
+    ("depth", "below", "work"): "Conditioning, action encoder and head are paid once, whatever the depth.",
     (
         "width",
+        "below",
         "other",
-    ): "Norms, activations and softmax are not counted; they grow with the width, matrix products with its square.",
+    ): "Norms, activations and softmax are not counted; they grow with the width, matrix products "
+    "with its square.",
 }
 BY_CAUSE = {
     "memory": "All tiles together read {megabytes:.0f} MB of weights: at the {l3:.0f} GB/s at which one thread reads L3, that "
@@ -123,6 +124,7 @@ def reach(lines: Sequence[dict]) -> Reach:
 def why(departure: Departure, bandwidth: dict | None) -> str:
     """The caption of the cause that the numbers of this point show."""
     line, towards = departure.line, departure.towards
+    side = "below" if line["value"] < towards["value"] else "above"
     seconds = line["milliseconds"]["min"] / 1e3
     l3 = bandwidth["L3"] if bandwidth else math.nan
     share = line["streamed_bytes"] / 1e9 / l3 / line["threads"] / seconds
@@ -130,17 +132,18 @@ def why(departure: Departure, bandwidth: dict | None) -> str:
         cause = "work"
     elif share >= MEMORY:
         cause = "memory"
-    elif towards["value"] > line["value"] and towards["milliseconds"]["min"] <= NO_LONGER * 1e3 * seconds:
+    elif side == "below" and towards["milliseconds"]["min"] <= NO_LONGER * 1e3 * seconds:
         cause = "rows"
     else:
         cause = "other"
-    template = WHY.get((line["axis"], cause), BY_CAUSE[cause])
+    template = WHY.get((line["axis"], side, cause), BY_CAUSE[cause])
     numbers = {"megabytes": line["streamed_bytes"] / 1e6, "l3": l3, "share": share}
     return template.format(value=line["value"], next=towards["value"], **numbers)
 
 
-def page(content: dict, bandwidth: dict | None = None) -> str:
-    """The whole page as Markdown. bandwidth: GB/s by level, of the same machine, where it was measured."""
+def page(content: dict) -> str:
+    """The whole page as Markdown. content["bandwidth"]: GB/s of one thread by level, where it was measured."""
+    bandwidth = content.get("bandwidth")
     machine, lines = content["machine"], [line for line in content["results"] if line["passed"]]
     parts = [
         "# How the cost of a rollout scales",
@@ -255,12 +258,5 @@ def _panel(left: float, top: float, axis: str, lines: dict[str, list[dict]]) -> 
 def write_page(content: dict, directory: str | os.PathLike[str]) -> None:
     """scaling.md and scaling.svg beside scaling.json."""
     directory = Path(directory)
-    roofline = directory / "roofline.json"
-    bandwidth = None
-    if (
-        roofline.is_file()
-        and (found := read(roofline))["machine"]["processor"] == content["machine"]["processor"]
-    ):
-        bandwidth = next((line["gigabytes"] for line in found["results"] if line["threads"] == 1), None)
     draw(content, directory / "scaling.svg")
-    write_atomically(directory / "scaling.md", page(content, bandwidth).encode())
+    write_atomically(directory / "scaling.md", page(content).encode())

@@ -163,6 +163,19 @@ def eval(parsed: argparse.Namespace) -> None:
         )
 
 
+def bench(parsed: argparse.Namespace) -> int:
+    """How fast it runs here; 1 if something did not agree with PyTorch."""
+    try:
+        from fastwm.bench.command import run
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("fastwm.bench"):
+            raise
+        raise ImportError(
+            "the benchmarks are part of an installed fastwm: pip install . (or make install)"
+        ) from error
+    return run(parsed)
+
+
 def info(parsed: argparse.Namespace) -> None:
     """What runs here."""
     found: dict[str, Any] = {**fastwm.info(), "threads": check_threads(parsed.threads)}
