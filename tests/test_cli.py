@@ -22,7 +22,7 @@ from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.training import TrainConfig
 
 SEARCH = ["--samples", "8", "--iterations", "2", "--horizon", "3", "--threads", "1"]
-COMMANDS = ("demo", "collect", "train", "plan", "eval", "info")
+COMMANDS = ("demo", "collect", "train", "plan", "eval", "bench", "info")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,12 @@ def test_every_field_of_the_configurations_has_a_flag() -> None:
         (["eval", "nowhere", "--env", "push"], "nowhere holds no world model"),
         (["plan", "nowhere", "--env", "push"], "nowhere holds no world model"),
         (["info", "--threads", "0"], "threads is 0"),
+        (["bench", "--threads", "0"], "threads is 0"),
+        (["bench", "--repeats", "0"], "repeats is 0"),
+        (["bench", "dance"], "unknown kernels dance; known are cem_sample, rollout_small"),
+        (["bench", "--latency", "--rate", "0"], "rate is 0"),
+        (["bench", "--latency", "--scaling"], "not allowed with"),
+        (["bench", "goal_cost", "--latency"], "leave the kernels out"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -235,6 +241,30 @@ def test_info_tells_what_runs(model_dir: str, capsys: pytest.CaptureFixture[str]
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["fastwm"] == found["fastwm"]
     assert lines["backend"] == found["backend"]
+
+
+def test_bench_prints_times_and_writes_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    arguments = [
+        "bench",
+        "goal_cost",
+        "cem_update",
+        "--quick",
+        "--threads",
+        "1",
+        "--quiet",
+        "--json",
+        str(path),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert found["machine"]["processor"] in printed
+    assert [line["kernel"] for line in found["results"]] == ["goal_cost"] * 2 + ["cem_update"] * 2
+    for line in found["results"]:
+        assert line["passed"]
+        if line["engine"] == "fastwm":
+            assert f"{line['milliseconds']['median']:.4g}" in printed
 
 
 def test_an_interruption_is_one_line(
