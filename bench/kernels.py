@@ -19,14 +19,13 @@ from fastwm.demo import Search
 from fastwm.demo.compare import plain_plan
 from fastwm.engine.importers import import_model
 from fastwm.engine.pack import DTYPES, PackedPredictor
-from fastwm.engine.spec import PredictorSpec
 from fastwm.models import WorldModel
 from fastwm.ops.rollout import rollout
 
 from .agreement import autocast_cost_error, plan_cost_error, relative_error, rollout_errors, tolerances
-from .bench_rollout import count_operations
 from .machine import peak
 from .models import demo_model, transformer
+from .operations import count_operations
 from .timing import in_turns
 
 B, S, T, A, E, ELITES = 1, 300, 5, 10, 192, 30  # LeWM's default plan
@@ -126,15 +125,13 @@ def rollout_bench(isa: str, threads: int, *, model: WorldModel, size: str, S: in
         )
 
     return Bench(
-        "rollout", f"{size}, {S} × {T}", {**ways}, {**plains}, compare, operations=_operations(spec, S, T)
+        "rollout",
+        f"{size}, {S} × {T}",
+        {**ways},
+        {**plains},
+        compare,
+        operations=count_operations(spec, S, T, 1),
     )
-
-
-def _operations(spec: PredictorSpec, S: int, T: int) -> int:
-    """The fewest additions and multiplications of a rollout from one frame."""
-    if spec.dynamics == "mlp":
-        return 2 * S * T * sum(dense.weight.numel() for dense in [*spec.action, *spec.head])
-    return count_operations(spec, S, T, 1)
 
 
 def plan_bench(isa: str, threads: int, *, preset: str, size: str) -> Bench:

@@ -20,6 +20,7 @@ NAMES = {
     "baseline": "baseline (SSE4.2)",
     "small": "a small transformer",
     "demo-push": "the demo's, push",
+    "demo-two-room": "the demo's MLP, two-room",
     "tdmpc2-5m": "TD-MPC2's MLP dynamics, 5M",
 }
 
@@ -185,10 +186,7 @@ def _caption(lines: Lines, counts: Sequence[int]) -> str:
     )
     errors, faster = [], []
     for dtype in DTYPES:
-        found = [
-            x["relative_cost_error"] for x in lines.where(engine="fastwm", isa=lines.isa, dtype=dtype, **LEWM)
-        ]
-        errors += [f"{max(found):.1e} in {dtype}"] if found else []
+        errors += _accuracy(lines.where(engine="fastwm", isa=lines.isa, dtype=dtype, **LEWM))
         one, all_threads = (lines.ours(dtype=dtype, threads=count, **LEWM) for count in (1, counts[-1]))
         if one and all_threads and one is not all_threads:
             faster.append(
@@ -204,6 +202,15 @@ def _caption(lines: Lines, counts: Sequence[int]) -> str:
         + (f" On {_threads(counts[-1])} it is {', '.join(faster)} times as fast as on one." if faster else "")
         + f" Largest relative error of a cost against float64: {', '.join(errors)}. [All results](bench/results/rollout.json)."
     )
+
+
+def _accuracy(lines: Sequence[dict]) -> list[str]:
+    """Of one dtype: its largest error and, where a candidate's rank changed, the share of the elites that are float64's."""
+    if not lines:
+        return []
+    share = min(line.get("elite_overlap", 1.0) for line in lines)
+    same = f" ({share:.1%} of the elites are float64's)" if share < 1 else ""
+    return [f"{max(line['relative_cost_error'] for line in lines):.1e} in {lines[0]['dtype']}{same}"]
 
 
 def _versions(peers: dict) -> list[str]:

@@ -2,7 +2,7 @@
 
 Roofs: the peak of fused multiply-adds of each dtype, measured in the run of bench/results/rollout.json, and reading from L3
 and DRAM. A point is a way of computing the rollout:
-  up      counted minimal operations per second (bench_rollout.count_operations), the same count for everybody
+  up      counted minimal operations per second (bench/operations.py), the same count for everybody
   across  the same operations per byte that must come from beyond L2, counted in bench/traffic.py: fastwm's tiles read the
           packed weights at every step; operators run one by one read weights and inputs and write outputs
 """

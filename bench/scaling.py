@@ -22,9 +22,9 @@ from fastwm.ops.rollout import rollout
 
 from .agreement import rollout_errors
 from .bandwidth import bandwidth
-from .bench_rollout import count_operations
 from .machine import header, peak
 from .models import transformer
+from .operations import count_operations
 from .record import RESULTS, save
 from .scaling_page import write_page
 from .timing import in_turns

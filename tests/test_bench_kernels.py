@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import specs
 import torch
 
 from bench import kernels
@@ -53,12 +52,6 @@ def test_times_stand_beside_the_fastest_pytorch_in_that_dtype_or_float32() -> No
     assert "5.0 ×" in int8
     assert "3e-7" in int8
     assert "50%" in int8
-
-
-def test_operations_of_mlp_dynamics_are_those_of_their_weights() -> None:
-    spec = specs.mlp(0)
-    weights = sum(dense.weight.numel() for dense in [*spec.action, *spec.head])
-    assert kernels._operations(spec, 7, 3) == 2 * 21 * weights
 
 
 def test_a_number_that_is_not_finite_agrees_with_nothing() -> None:

@@ -77,6 +77,17 @@ def test_the_headline_is_the_most_threads_narrowest_dtype_first() -> None:
     assert report_rollout.headline(rollout(only="torch")) == ""
 
 
+def test_the_caption_says_how_far_off_each_dtype_is() -> None:
+    content = rollout()
+    for x in content["results"]:
+        if x["dtype"] == "int8":
+            x |= {"relative_cost_error": 7e-4, "elite_overlap": 0.967}
+    text = report_rollout.ratios(content)
+    assert (
+        "1.0e-07 in float32, 1.0e-07 in bfloat16, 7.0e-04 in int8 (96.7% of the elites are float64's)" in text
+    )
+
+
 def test_every_way_has_its_row_and_the_best_of_a_column_is_bold() -> None:
     markdown = report_rollout.ways(rollout())
     assert "| **219** | **112** | **121** | **62.1** | **72** | **36.9** |" in row(

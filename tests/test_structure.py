@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
 import shutil
 import subprocess
@@ -108,12 +109,25 @@ def test_kernels_allocate_nothing_and_call_no_library(isa: str) -> None:
 # ---- bench, which is fastwm.bench where it is installed --------------------------------------------------------------------
 
 
-def test_benchmarks_import_each_other_by_relative_names() -> None:
-    for path in (ROOT / "bench").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and not path.name.startswith("test_"):
-                absolute = not node.level and (node.module or "").partition(".")[0] == "bench"
-                assert not absolute, f"bench/{path.name}:{node.lineno}: from {node.module} import"
+def test_what_fastwm_bench_needs_is_in_the_wheel() -> None:
+    """Reached from bench/command.py: imported by relative names, and excluded by no pattern."""
+    config = (ROOT / "pyproject.toml").read_text()
+    excluded = ast.literal_eval(re.search(r"wheel.exclude = (\[.*?\n\])", config, re.DOTALL)[1])  # type: ignore[index]
+    seen, waiting = set(), ["command"]
+    while waiting:
+        if (name := waiting.pop()) in seen:
+            continue
+        seen.add(name)
+        assert not any(fnmatch.fnmatch(f"fastwm/bench/{name}.py", pattern) for pattern in excluded), name
+        for node in ast.walk(ast.parse((ROOT / "bench" / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                waiting += [node.module] if node.module else [alias.name for alias in node.names]
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                roots = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+                assert not any(root.split(".")[0] == "bench" for root in roots), (
+                    f"bench/{name}.py:{node.lineno}"
+                )
+    assert {"kernels", "latency", "scaling", "machine", "operations"} <= seen
 
 
 # ---- environment variables and files ------------------------------------------------------------------------------------
