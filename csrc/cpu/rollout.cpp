@@ -31,6 +31,8 @@ struct KeysValues {
   int64_t earlier;  // own tokens already there before this step's
 };
 
+constexpr int NORM_ROWS = 4;  // rows that are normalised side by side
+
 template <class T>
 struct Rollout {
   const RolloutArgs& a;
@@ -42,43 +44,68 @@ struct Rollout {
 
   // rows actions [rows, A] -> modulation [L][row0 + row][6 Wp] of a store with `stride` rows per layer.
   void embed_actions(Buffers<T>& w, const float* actions, int64_t rows, int64_t stride) const {
-    const int64_t lda = s.widest;
     for (int64_t first = 0; first < rows; first += CHUNK) {
       const int64_t n = min(CHUNK, rows - first);
       for (int64_t r = 0; r < n; ++r) {
-        float* row = w.wide_in + r * lda;
+        float* row = w.wide_in.data + r * w.wide_in.ld;
         for (int64_t i = 0; i < p.A; ++i) row[i] = actions[(first + r) * p.A + i];
         for (int64_t i = p.A; i < padded(p.A); ++i) row[i] = 0.0f;
       }
-      chain<float>(p.action, p.action_count, w.wide_in, lda, n, w.wide, lda);
+      chain<float>(p.action, p.action_count, w.wide_in, n, w.wide, s.widest);
       if (p.dynamics == Dynamics::mlp) {
         for (int64_t r = 0; r < n; ++r)
-          std::memcpy(w.modulation + (first + r) * s.Cp, w.wide + r * lda, sizeof(float) * s.Cp);
+          std::memcpy(w.modulation + (first + r) * s.Cp, w.wide + r * s.widest, sizeof(float) * s.Cp);
         continue;
       }
-      for (int64_t r = 0; r < n; ++r)
-        for (int64_t i = 0; i < s.Wp; i += PANEL)
-          store(w.chain_in + r * s.Wp + i, silu(load(w.wide + r * lda + i)), silu(load(w.wide + r * lda + i + LANES)));
-      for (int64_t l = 0; l < p.L; ++l) {
-        Dense d = p.layers[l].modulation;
-        d.out = 6 * s.Wp;
-        linear(d, w.chain_in, s.Wp, n, w.modulation + (l * stride + first) * 6 * s.Wp, 6 * s.Wp);
+      for (int64_t r = 0; r < n; ++r) {
+        float* c = w.wide + r * s.widest;
+        for (int64_t i = 0; i < s.Wp; i += LANES) store(c + i, silu(load(c + i)));
+        put(w.chain_in, r, c, p.W);
       }
+      for (int64_t l = 0; l < p.L; ++l)
+        linear(p.layers[l].modulation, w.chain_in.rows(), n, w.modulation + (l * stride + first) * 6 * s.Wp, 6 * s.Wp,
+               6 * s.Wp, l + 1 < p.L ? p.layers[l + 1].modulation.weight : p.layers[0].qkv.weight);
     }
   }
 
   // row passes of a block
 
-  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift); the second norm's affine part is in the next
-  // weights.
-  void modulated_norm(Buffers<T>& w, const float* modulation, int64_t row) const {
-    const float *x = w.x + row * s.Wp, *shift = modulation, *scale = modulation + s.Wp;
-    float* y = w.wide;  // one row, in L1
-    normalize(x, y, p.W, 1e-6f);
-    for (int64_t i = 0; i < p.W; i += LANES) store(y + i, fma(load(y + i), 1.0f + load(scale + i), load(shift + i)));
-    normalize(y, y, p.W, 1e-5f);
-    if (s.Wp - round_up(p.W, LANES) > 0) store(y + s.Wp - LANES, vf{});
-    convert(y, w.input + row * s.inputs, p.W);
+  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift) of R rows; the second norm's affine part is in the
+  // next weights.
+  template <int R>
+  void modulated_norm(Buffers<T>& w, const float* const (&modulation)[R], int64_t row) const {
+    const float* x[R];
+    float* y[R];  // in L1
+    for (int r = 0; r < R; ++r) x[r] = w.x + (row + r) * s.Wp, y[r] = w.wide + r * s.Wp;
+    const float* again[R];
+    for (int r = 0; r < R; ++r) again[r] = y[r];
+    normalize<R>(x, y, p.W, 1e-6f);
+    for (int r = 0; r < R; ++r) {
+      const float *shift = modulation[r], *scale = modulation[r] + s.Wp;
+      for (int64_t i = 0; i < p.W; i += LANES)
+        store(y[r] + i, fma(load(y[r] + i), 1.0f + load(scale + i), load(shift + i)));
+    }
+    normalize<R>(again, y, p.W, 1e-5f);
+    for (int r = 0; r < R; ++r) {
+      if (s.Wp - round_up(p.W, LANES) > 0) store(y[r] + s.Wp - LANES, vf{});
+      put(w.input, row + r, y[r], p.W);
+    }
+  }
+
+  // The same for `rows` rows, after x += gate acc where there is a gate; modulation(row) -> shift, scale, gate.
+  template <class Modulation, class Gate>
+  void modulated_norms(Buffers<T>& w, int64_t rows, const Modulation& modulation, const Gate& before) const {
+    int64_t row = 0;
+    for (; row + NORM_ROWS <= rows; row += NORM_ROWS) {
+      const float* m[NORM_ROWS];
+      for (int r = 0; r < NORM_ROWS; ++r) before(row + r), m[r] = modulation(row + r);
+      modulated_norm<NORM_ROWS>(w, m, row);
+    }
+    for (; row < rows; ++row) {
+      before(row);
+      const float* const m[1] = {modulation(row)};
+      modulated_norm<1>(w, m, row);
+    }
   }
 
   void gated_add(Buffers<T>& w, const float* gate, int64_t row) const {
@@ -91,10 +118,10 @@ struct Rollout {
 
   // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
   void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
-              float* scores, T* out) const {
+              float* scores, Heads<T>* out) const {
     const int64_t n = shared_count + own_count, step = 2 * s.Dp;
     auto token = [&](int64_t i) { return i < shared_count ? shared + i * step : own + (i - shared_count) * step; };
-    if (n == 1) return convert(token(0) + s.Dp, out, s.Dp);
+    if (n == 1) return round_row(token(0) + s.Dp, out, nullptr, s.Dp);
     float highest = -__builtin_inff();
     for (int64_t i = 0; i < n; ++i) {
       vf dot{};
@@ -150,29 +177,27 @@ struct Rollout {
   void attention(Buffers<T>& w, const Step& t, int64_t layer, bool last_only) const {
     const Layer& l = p.layers[layer];
     const int64_t asking = t.into_prefix && last_only ? 0 : last_only ? 1 : t.m;
-    const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp;
-    const T *qkv = static_cast<const T*>(l.qkv.weight), *out = static_cast<const T*>(l.out.weight);
+    const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp, inner = p.H * s.Dp;
     const bool lone = t.shared + t.earlier + t.m == 1;  // a window of one token attends to itself: no query needed
-    auto project = [&](const T* rows, int64_t lda, int64_t n, int64_t column, int64_t panels, float* to, int64_t ld) {
-      gemm(
-          rows, lda, n, qkv + column * K, K * PANEL, K, panels,
-          [&](int64_t, int64_t panel, vf& c0, vf& c1) {
-            const float* bias = l.qkv.bias + column + panel * PANEL;
-            c0 = load(bias), c1 = load(bias + LANES);
-          },
-          [&](int64_t row, int64_t panel, vf c0, vf c1) { store(to + row * ld + panel * PANEL, c0, c1); });
+    auto weights = [&](int64_t column, int64_t panels) { return panels_of<T>(l.qkv, K, column, panels, 0, K, 0); };
+    auto project = [&](Rows<T> rows, int64_t n, const Panels<T>& b, const void* next, float* to, int64_t ld) {
+      gemm(rows, n, b, next, [&](int64_t row, int64_t column, vf c0, vf c1) { store(to + row * ld + column, c0, c1); });
     };
-    for (int64_t first = 0; first < p.H; first += s.head_group) {
+    for (int64_t first = 0, part = 0; first < p.H; first += s.head_group, ++part) {
       const int64_t group = min(s.head_group, p.H - first), ldh = group * s.Dp;
+      const Panels<T> out = panels_of<T>(l.out, inner, 0, s.Wp / PANEL, first * s.Dp, ldh, part);
       for (int64_t h = first; h < first + group; ++h) {
         const KeysValues kv = keys_values_at(w, t, layer, h);
-        project(w.input, s.inputs, t.count * t.m, (3 * h + 1) * s.Dp, 2 * head_panels, kv.base + kv.earlier * token,
+        const Panels<T> query = weights(3 * h * s.Dp, head_panels), both = weights((3 * h + 1) * s.Dp, 2 * head_panels);
+        const bool queries = asking > 0 && !lone;
+        const void* after = asking > 0 && h + 1 == first + group ? out.data
+                            : h + 1 < p.H ? weights(3 * (h + 1) * s.Dp + (queries ? 0 : s.Dp), 1).data : nullptr;
+        const int64_t skip = t.m - asking;
+        if (queries)
+          project(asking == 1 ? w.input.rows(skip, t.m) : w.input.rows(), t.count * asking, query, both.data, w.query, s.Dp);
+        project(w.input.rows(), t.count * t.m, both, after, kv.base + kv.earlier * token,
                 t.m == 1 ? kv.candidate_stride : token);
         if (asking == 0) continue;
-        const int64_t skip = t.m - asking;
-        if (!lone)
-          project(w.input + skip * s.inputs, asking == 1 ? t.m * s.inputs : s.inputs, t.count * asking, 3 * h * s.Dp,
-                  head_panels, w.query, s.Dp);
         const float* prefixes = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
         for (int64_t c = 0; c < t.count; ++c) {
           const float* shared = prefixes + (t.first_candidate + c) / t.per_environment * t.shared * token;
@@ -184,12 +209,18 @@ struct Rollout {
         }
       }
       if (asking == 0) continue;
-      gemm(
-          w.heads, ldh, t.count * asking, out + first * s.Dp * PANEL, p.H * s.Dp * PANEL, ldh, s.Wp / PANEL,
-          [&](int64_t, int64_t panel, vf& c0, vf& c1) { begin_part(first == 0, l.out.bias + panel * PANEL, c0, c1); },
-          [&](int64_t row, int64_t panel, vf c0, vf c1) {
-            end_part(first == 0, w.acc + row * s.Wp + panel * PANEL, c0, c1);
-          });
+      Rows<T> heads;
+      if constexpr (GROUP<T> == 4) {
+        const Input<T> rounded{w.head_input.data, ldh, w.head_input.scale};
+        for (int64_t row = 0; row < t.count * asking; ++row) put(rounded, row, w.heads + row * ldh, ldh);
+        heads = rounded.rows();
+      } else {
+        heads = {w.heads, ldh};
+      }
+      const int64_t following = first + group;
+      const void* after = following == p.H ? l.fc1.weight : weights(3 * following * s.Dp + (lone ? s.Dp : 0), 1).data;
+      gemm(heads, t.count * asking, out, after,
+           [&](int64_t row, int64_t column, vf c0, vf c1) { add_part(part == 0, w.acc + row * s.Wp + column, c0, c1); });
     }
   }
 
@@ -200,24 +231,21 @@ struct Rollout {
       auto modulation = [&](int64_t c, int64_t j) {
         return w.modulation + ((l * t.count + c) * t.actions + t.action + j) * 6 * s.Wp;
       };
-      for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < t.m; ++j) modulated_norm(w, modulation(c, j), c * t.m + j);
+      modulated_norms(
+          w, t.count * t.m, [&](int64_t row) { return modulation(row / t.m, row % t.m); }, [](int64_t) {});
       attention(w, t, l, last);
       if (last && t.into_prefix) return;
       const int64_t kept = last ? 1 : t.m, skip = t.m - kept;
       if (skip)
         for (int64_t c = 0; c < t.count; ++c)
           std::memmove(w.x + c * s.Wp, w.x + (c * t.m + skip) * s.Wp, sizeof(float) * s.Wp);
-      for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < kept; ++j) {
-          const float* m = modulation(c, skip + j);
-          const int64_t row = c * kept + j;
-          gated_add(w, m + 2 * s.Wp, row);
-          modulated_norm(w, m + 3 * s.Wp, row);
-        }
-      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input, s.inputs, t.count * kept, w.hidden, w.acc, s.Wp);
-      for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < kept; ++j) gated_add(w, modulation(c, skip + j) + 5 * s.Wp, c * kept + j);
+      auto of_row = [&](int64_t row) { return modulation(row / kept, skip + row % kept); };
+      modulated_norms(
+          w, t.count * kept, [&](int64_t row) { return of_row(row) + 3 * s.Wp; },
+          [&](int64_t row) { gated_add(w, of_row(row) + 2 * s.Wp, row); });
+      const void* next = last ? (p.head_count ? p.head[0].weight : nullptr) : p.layers[l + 1].qkv.weight;
+      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input.rows(), t.count * kept, w.hidden, w.acc, s.Wp, next);
+      for (int64_t row = 0; row < t.count * kept; ++row) gated_add(w, of_row(row) + 5 * s.Wp, row);
     }
   }
 
@@ -231,31 +259,25 @@ struct Rollout {
   }
   void project_tokens(Buffers<T>& w, int64_t rows) const {
     if (!p.input.weight) return;
-    for (int64_t r = 0; r < rows; ++r) convert(w.x + r * s.Ep, w.input + r * s.inputs, p.E);
-    linear(p.input, w.input, s.inputs, rows, w.x, s.Wp);
+    for (int64_t r = 0; r < rows; ++r) put(w.input, r, w.x + r * s.Ep, p.E);
+    linear(p.input, w.input.rows(), rows, w.x, s.Wp, s.Wp, p.layers[0].qkv.weight);
   }
 
   // next [count, Ep] = (last) + head(rows of `input`)
-  void head(Buffers<T>& w, int64_t count, float* next) const {
+  void head(Buffers<T>& w, int64_t count, float* out) const {
     const Dense* d = p.head;
-    int64_t n = p.head_count;
-    const bool fuse = n >= 2 && !d[n - 2].norm_gain && d[n - 2].activation != Activation::none && !d[n - 1].norm_gain &&
-                      d[n - 1].activation == Activation::none;
-    const T* in = w.input;
-    int64_t ld = s.inputs;
-    if (n > (fuse ? 2 : 0)) {
-      for (int64_t r = 0; r < count; ++r)
-        std::memcpy(w.chain_in + r * s.widest, w.input + r * s.inputs, sizeof(T) * s.inputs);
-      const int64_t plain = fuse ? n - 2 : n;
-      chain(d, plain, w.chain_in, s.widest, count, w.wide, s.widest);
-      if (!fuse) {
-        for (int64_t r = 0; r < count; ++r) std::memcpy(next + r * s.Ep, w.wide + r * s.widest, sizeof(float) * s.Ep);
-        return;
-      }
-      for (int64_t r = 0; r < count; ++r) convert(w.wide + r * s.widest, w.chain_in + r * s.widest, d[plain - 1].out);
-      in = w.chain_in, ld = s.widest;
+    const int64_t n = p.head_count;
+    const void* next = p.dynamics == Dynamics::mlp ? d[0].weight : p.layers[0].qkv.weight;
+    if (p.head_count == 2 && p.fused_head)
+      return fused_mlp(d[0], d[1], w.input.rows(), count, w.hidden, out, s.Ep, next);
+    const int64_t plain = p.fused_head ? n - 2 : n;
+    chain(d, plain, w.input, count, w.wide, s.widest);
+    if (p.fused_head) {
+      for (int64_t r = 0; r < count; ++r) put(w.input, r, w.wide + r * s.widest, d[plain - 1].out);
+      fused_mlp(d[n - 2], d[n - 1], w.input.rows(), count, w.hidden, out, s.Ep, next);
+    } else {
+      for (int64_t r = 0; r < count; ++r) std::memcpy(out + r * s.Ep, w.wide + r * s.widest, sizeof(float) * s.Ep);
     }
-    fused_mlp(d[n - 2], d[n - 1], in, ld, count, w.hidden, next, s.Ep);
   }
 
   // one tile
@@ -288,7 +310,7 @@ struct Rollout {
       for (int64_t i = 0; i < p.W; i += LANES)
         store(row + i, fma(load(row + i), load(p.norm_gain + i), load(p.norm_bias + i)));
       if (s.Wp - round_up(p.W, LANES) > 0) store(row + s.Wp - LANES, vf{});
-      if (p.head_count) convert(row, w.input + c * s.inputs, p.W);
+      if (p.head_count) put(w.input, c, row, p.W);
     }
     if (p.head_count) head(w, count, next);
     finish_step(w, first, count, t);
@@ -300,8 +322,8 @@ struct Rollout {
       float* row = w.wide;
       for (int64_t i = 0; i < p.E; ++i) row[i] = z[i];
       for (int64_t i = 0; i < p.C; ++i) row[p.E + i] = cond[i];
-      for (int64_t i = p.E + p.C; i < s.inputs; ++i) row[i] = 0.0f;
-      convert(row, w.input + c * s.inputs, s.inputs);
+      for (int64_t i = p.E + p.C; i < padded(p.E + p.C); ++i) row[i] = 0.0f;
+      put(w.input, c, row, p.E + p.C);
     }
     head(w, count, w.latents + t * count * s.Ep);
     finish_step(w, first, count, t);
@@ -385,8 +407,10 @@ struct Job {
 int64_t rollout_tile(const RolloutArgs& a) {
   const Predictor& p = *a.predictor;
   const Sizes s(a);
-  const int64_t element = p.dtype == DType::bfloat16 ? 2 : 4;
-  const int64_t row = 8 * max(s.Wp, s.Ep) + 12 * s.Dp + element * (s.inputs + HIDDEN + s.head_group * s.Dp);
+  const int64_t element = p.dtype == DType::float32 ? 4 : p.dtype == DType::bfloat16 ? 2 : 1;
+  const int64_t raw = p.dtype == DType::int8 ? 4 : 0;  // float32 that is rounded afterwards
+  const int64_t row = 8 * max(s.Wp, s.Ep) + 12 * s.Dp + element * s.inputs +
+                      (element + raw) * (part_width(p.dtype) + s.head_group * s.Dp);
   const int64_t fits = max(MAX_ROWS, min(MAX_TILE, l2_bytes() * 2 / 3 / (row * s.own)));
   const int64_t candidates = a.B * a.S;
   int64_t tiles = (candidates + fits - 1) / fits;
@@ -395,14 +419,19 @@ int64_t rollout_tile(const RolloutArgs& a) {
 }
 
 size_t rollout_workspace(const RolloutArgs& a) {
-  return a.predictor->dtype == DType::bfloat16 ? Memory<bf16>(a).bytes(a) : Memory<float>(a).bytes(a);
+  switch (a.predictor->dtype) {
+    case DType::bfloat16: return Memory<bf16>(a).bytes(a);
+    case DType::int8: return Memory<byte>(a).bytes(a);
+    default: return Memory<float>(a).bytes(a);
+  }
 }
 
 void rollout(const RolloutArgs& a) {
-  if (a.predictor->dtype == DType::bfloat16)
-    Job<bf16>(a).run();
-  else
-    Job<float>(a).run();
+  switch (a.predictor->dtype) {
+    case DType::bfloat16: return Job<bf16>(a).run();
+    case DType::int8: return Job<byte>(a).run();
+    default: return Job<float>(a).run();
+  }
 }
 
 }  // namespace fastwm::FASTWM_ISA

@@ -23,12 +23,13 @@ struct Sizes {
   explicit Sizes(const RolloutArgs& a) {
     const Predictor& p = *a.predictor;
     Wp = padded(p.W), Dp = padded(p.D), Ep = padded(p.E), Cp = padded(p.C);
-    head_group = max(1, min(p.H, HIDDEN / (Dp ? Dp : 1)));
+    head_group = max(1, min(p.H, part_width(p.dtype) / max(1, Dp)));
     widest = max(max(Wp, Ep), max(Cp, padded(p.A)));
     for (int64_t i = 0; i < p.action_count; ++i) widest = max(widest, padded(p.action[i].out));
     for (int64_t i = 0; i < p.head_count; ++i) widest = max(widest, padded(p.head[i].out));
     inputs = p.dynamics == Dynamics::mlp ? padded(p.E + p.C) : max(Wp, Ep);
-    if (p.dynamics == Dynamics::mlp) widest = max(widest, inputs);
+    for (int64_t i = 0; i + (p.fused_head ? 2 : 1) < p.head_count; ++i) inputs = max(inputs, padded(p.head[i].out));
+    widest = max(widest, inputs);
     last_start = max(0, a.K + a.T - 1 - p.window);
     growth = max(1, min(a.T, p.window - a.K + 1));
     own = last_start == 0 || p.dynamics == Dynamics::mlp ? 1 : min(p.window, a.T);
@@ -49,32 +50,53 @@ struct Arena {
   }
 };
 
+// What attention writes: the rows of the output projection, or, where those are int8, float32 rows to be rounded.
+template <class T>
+struct HeadsOf {
+  using type = T;
+};
+template <>
+struct HeadsOf<byte> {
+  using type = float;
+};
+template <class T>
+using Heads = typename HeadsOf<T>::type;
+
 // One worker's buffers. `rows` is candidates x tokens.
 template <class T>
 struct Buffers {
   float *x, *acc, *query, *keys_values, *cache, *modulation, *latents, *scores, *wide;
-  float* wide_in;  // the same for the action chain, whose inputs stay float32 in every dtype
-  T *input, *heads, *hidden, *chain_in;
+  Heads<T>* heads;
+  Input<T> input, head_input, chain_in;
+  Input<float> wide_in;  // for the action chain, whose inputs stay float32 in every dtype
+  Hidden<T> hidden;
 
   Buffers(Arena& arena, const RolloutArgs& a, const Sizes& s, int64_t tile, int64_t own, int64_t horizon) {
     const Predictor& p = *a.predictor;
-    const int64_t rows = tile * own;
-    const bool transformer = p.dynamics == Dynamics::transformer;
+    const int64_t rows = tile * own, chunk = max(CHUNK, tile);
+    const bool transformer = p.dynamics == Dynamics::transformer, int8 = p.dtype == DType::int8;
     x = arena.take<float>(rows * max(s.Wp, s.Ep));
     acc = arena.take<float>(rows * max(s.Wp, s.Ep));
-    input = arena.take<T>(rows * s.inputs);
     query = arena.take<float>(transformer ? rows * s.Dp : 0);
     keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
-    heads = arena.take<T>(transformer ? rows * s.head_group * s.Dp : 0);
-    hidden = arena.take<T>(rows * HIDDEN);
+    const int64_t head_width = transformer ? s.head_group * s.Dp : 0;
+    heads = arena.take<Heads<T>>(rows * head_width);
+    hidden = {arena.take<T>(rows * PART<T>), arena.take<float>(int8 ? rows * PART<T> : 0), arena.take<float>(rows)};
     scores = arena.take<float>(round_up(p.window, LANES));
     cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
     latents = arena.take<float>(horizon * tile * s.Ep);
     modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
-    const int64_t chunk = max(CHUNK, tile);
     wide = arena.take<float>(chunk * s.widest);
-    wide_in = arena.take<float>(chunk * s.widest);
-    chain_in = arena.take<T>(chunk * s.widest);
+    input = take_input<T>(arena, rows, s.inputs);
+    head_input = take_input<T>(arena, int8 ? rows : 0, head_width);
+    chain_in = take_input<T>(arena, chunk, s.widest);
+    wide_in = take_input<float>(arena, chunk, s.widest);
+  }
+
+ private:
+  template <class U>
+  static Input<U> take_input(Arena& arena, int64_t rows, int64_t ld) {
+    return {arena.take<U>(rows * ld), ld, arena.take<float>(rows)};
   }
 };
 

@@ -25,14 +25,20 @@ constexpr int LANES = 4;
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 struct bf16 {
   uint16_t bits;
+};
+struct byte {  // unsigned in activations, signed in weights
+  uint8_t bits;
 };
 
 FASTWM_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 FASTWM_INLINE void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
 FASTWM_INLINE vf set(float x) { return x - vf{}; }  // x - 0 is x for every x, -0 and NaN included
+FASTWM_INLINE vi load(const int32_t* p) { return *reinterpret_cast<const vi_unaligned*>(p); }
+FASTWM_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 FASTWM_INLINE vi bits(vf x) { return reinterpret_cast<vi>(x); }
 FASTWM_INLINE vf number(vi x) { return reinterpret_cast<vf>(x); }
 
@@ -103,6 +109,31 @@ FASTWM_INLINE vf gelu(vf x) {
   return (x > 0.0f ? x : x - x) - tail;                     // x - x: 0, or NaN if x is
 }
 
+FASTWM_INLINE vf mish(vf x) {  // x tanh(log(1 + e^x)) = x (1 - 2 / ((1 + e^x)^2 + 1))
+  const vf e = 1.0f + exp(x);
+  return x - 2.0f * x / fma(e, e, set(1.0f));
+}
+
+// Every lane gets op over its 8 neighbours; where a vector has 4 lanes, `next` is the other half.
+template <class Op>
+FASTWM_INLINE vf over_eight(vf x, vf next, const Op& op) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  (void)next;
+  x = op(x, (vf)_mm512_shuffle_f32x4((__m512)x, (__m512)x, 0xb1));
+  x = op(x, (vf)_mm512_permute_ps((__m512)x, 0x4e));
+  return op(x, (vf)_mm512_permute_ps((__m512)x, 0xb1));
+#elif FASTWM_ISA_avx2
+  (void)next;
+  x = op(x, (vf)_mm256_permute2f128_ps((__m256)x, (__m256)x, 1));
+  x = op(x, (vf)_mm256_permute_ps((__m256)x, 0x4e));
+  return op(x, (vf)_mm256_permute_ps((__m256)x, 0xb1));
+#else
+  x = op(x, next);
+  x = op(x, vf{x[2], x[3], x[0], x[1]});
+  return op(x, vf{x[1], x[0], x[3], x[2]});
+#endif
+}
+
 // ---- bfloat16 ----
 
 FASTWM_INLINE float to_float(bf16 x) {
@@ -134,6 +165,65 @@ FASTWM_INLINE void store(bf16* p, vf a, vf b) {
 FASTWM_INLINE void store(float* p, vf a, vf b) {
   store(p, a);
   store(p + LANES, b);
+}
+
+// ---- int8 ----
+
+#if FASTWM_ISA_avx512_bf16
+// sums += four unsigned bytes of a times four signed bytes of b, in every lane. Written in assembly because GCC 12
+// copies the sums of its own intrinsic from register to register in a loop.
+FASTWM_INLINE void dot_bytes(vi& sums, vi a, vi b) { asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b)); }
+#endif
+
+// The even or odd bytes of every 16 bits, signed, as 16-bit numbers.
+FASTWM_INLINE vi widen_low(vi x) {
+  typedef int16_t vs __attribute__((vector_size(4 * LANES)));
+  return reinterpret_cast<vi>((reinterpret_cast<vs>(x) << 8) >> 8);
+}
+FASTWM_INLINE vi widen_high(vi x) {
+  typedef int16_t vs __attribute__((vector_size(4 * LANES)));
+  return reinterpret_cast<vi>(reinterpret_cast<vs>(x) >> 8);
+}
+
+// Two products of signed 16-bit numbers and their sum in every lane.
+FASTWM_INLINE vi dot_pairs(vi a, vi b) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif FASTWM_ISA_avx2
+  return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// The lowest byte of every lane.
+FASTWM_INLINE void store_low(byte* p, vi x) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  const __m128i packed = _mm512_cvtepi32_epi8((__m512i)x);
+  std::memcpy(p, &packed, sizeof packed);
+#else
+  typedef uint8_t vb __attribute__((vector_size(LANES)));
+  const vb packed = __builtin_convertvector(x & 0xff, vb);
+  std::memcpy(p, &packed, sizeof packed);
+#endif
+}
+
+FASTWM_INLINE float as_float(int32_t x) {
+  float out;
+  std::memcpy(&out, &x, 4);
+  return out;
+}
+
+FASTWM_INLINE int32_t highest(vi x) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return _mm512_reduce_max_epi32((__m512i)x);
+#else
+  int32_t most = x[0];
+  for (int i = 1; i < LANES; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+#endif
 }
 
 }  // namespace fastwm::FASTWM_ISA

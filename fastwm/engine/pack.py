@@ -16,8 +16,9 @@ from torch import Tensor
 from fastwm.engine.backend import cpu_module
 from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine
 
-DTYPES = {"float32": 0, "bfloat16": 1}
-_ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2}
+DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
+_ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "mish": 3, "simnorm": 4}
+_FUSED = ("silu", "gelu", "mish")  # activations that a fused MLP may have between its layers
 
 
 class PackedPredictor:
@@ -50,12 +51,19 @@ class PackedPredictor:
 
     def _describe(self, spec: PredictorSpec) -> dict:
         W, H, D = spec.width, spec.heads, spec.head_dim
-        zeros = torch.zeros(W)
+        zeros, head = torch.zeros(W), spec.head
+        fused = (
+            len(head) >= 2
+            and head[-2].norm is head[-1].norm is None
+            and head[-2].activation in _FUSED
+            and head[-1].activation == "none"
+        )
         gain, bias = spec.norm or (zeros, zeros)
         return {
             "dynamics": 0 if spec.dynamics == "transformer" else 1,
             "dtype": DTYPES[self.dtype],
             "residual": spec.residual,
+            "fused_head": fused,
             "E": spec.embed_dim,
             "A": spec.action_dim,
             "C": spec.condition_dim,
@@ -65,11 +73,14 @@ class PackedPredictor:
             "window": spec.window,
             # The action chain is a hundredth of the work and reads raw actions: float32 in every dtype.
             "action": [self._pack(dense, dtype="float32") for dense in spec.action],
-            "head": [self._pack(dense) for dense in spec.head],
-            "input": self._pack(spec.input) if spec.input is not None else (0, 0, 0, 0, spec.embed_dim, W, 0),
+            "head": [
+                self._pack(dense, after=head[-2].activation if fused and dense is head[-1] else None)
+                for dense in head
+            ],
+            "input": self._pack(spec.input) if spec.input is not None else (0,) * 10,
             "position": self._keep(spec.position) if spec.position is not None else 0,
-            "norm_gain": self._padded(gain, 1, W) if W else 0,
-            "norm_bias": self._padded(bias, 1, W) if W else 0,
+            "norm_gain": self._padded(gain, W) if W else 0,
+            "norm_bias": self._padded(bias, W) if W else 0,
             "layers": [self._pack_layer(layer, W, H, D) for layer in spec.layers],
         }
 
@@ -85,34 +96,59 @@ class PackedPredictor:
             self._pack(qkv, out_blocks=3 * H),
             self._pack(layer.out, in_blocks=H),
             self._pack(dataclasses.replace(fold_input_affine(layer.fc1, *layer.mlp_norm), activation="gelu")),
-            self._pack(layer.fc2),
+            self._pack(layer.fc2, after="gelu"),
         ]
 
     def _pack(
-        self, dense: Dense, *, out_blocks: int = 1, in_blocks: int = 0, dtype: str | None = None
+        self,
+        dense: Dense,
+        *,
+        out_blocks: int = 1,
+        in_blocks: int = 0,
+        after: str | None = None,
+        dtype: str | None = None,
     ) -> tuple:
-        """The tuple that the C++ Dense is made of; its memory stays in self._memory."""
-        outputs, inputs = dense.weight.shape
-        shape = (
-            out_blocks,
-            outputs // out_blocks,
-            in_blocks,
-            inputs // max(1, in_blocks),
-            DTYPES[dtype or self.dtype],
-        )
-        packed = torch.empty(self._cpu.packed_size(self.isa, *shape), dtype=torch.uint8)
-        weight = dense.weight.contiguous()
-        self._cpu.pack(self.isa, weight.data_ptr(), packed.data_ptr(), *shape)
-        self._memory.append(packed)
-        bias = dense.bias if dense.bias is not None else torch.zeros(outputs)
-        norm = [self._padded(part, 1, outputs) for part in dense.norm] if dense.norm is not None else [0, 0]
-        padded_bias = self._padded(bias, out_blocks, outputs // out_blocks)
-        return (packed.data_ptr(), padded_bias, *norm, inputs, outputs, _ACTIVATIONS[dense.activation])
+        """The tuple that the C++ Dense is made of; its memory stays in self._memory.
 
-    def _padded(self, vector: Tensor, blocks: int, size: int) -> int:
-        """Address of a copy whose blocks are padded with zeros to whole panels."""
-        padded = torch.zeros(blocks, -(-size // self._panel) * self._panel)
-        padded[:, :size] = vector.view(blocks, size)
+        in_blocks: of an attention's heads. after: the activation of a fused MLP whose second layer this is.
+        """
+        outputs, inputs = dense.weight.shape
+        code = DTYPES[dtype or self.dtype]
+        part = self._cpu.part_width(code)
+        if in_blocks:  # whole heads
+            padded_head = -(-(inputs // in_blocks) // self._panel) * self._panel
+            part = max(1, min(in_blocks, part // padded_head)) * padded_head
+        elif after is None:
+            part = 0
+        shape = (out_blocks, outputs // out_blocks, in_blocks, inputs // max(1, in_blocks), part, code)
+        size, parts, columns = self._cpu.packed_sizes(self.isa, *shape)
+        packed = torch.empty(size, dtype=torch.uint8)
+        scale, sums = torch.empty(parts, columns), torch.empty(parts, columns, dtype=torch.int32)
+        weight = dense.weight.contiguous()
+        pointers = (weight.data_ptr(), packed.data_ptr(), scale.data_ptr(), sums.data_ptr())
+        self._cpu.pack(self.isa, *pointers, *shape)
+        self._memory.append(packed)
+        bias = torch.zeros(out_blocks, columns // out_blocks)
+        if dense.bias is not None:
+            bias[:, : outputs // out_blocks] = dense.bias.view(out_blocks, -1)
+        bias = bias.view(-1)
+        quantised = [0, 0]
+        if code == DTYPES["int8"]:
+            start = 0
+            if after is None:
+                start = self._keep(-128 * sums)
+            else:
+                lowest = self._cpu.activation_minimum(_ACTIVATIONS[after])
+                bias = bias + (lowest * (scale.double() * sums).sum(0)).float()
+            quantised = [self._keep(scale), start]
+        norm = [self._padded(part, outputs) for part in dense.norm] if dense.norm is not None else [0, 0]
+        activation = _ACTIVATIONS[dense.activation]
+        return (packed.data_ptr(), self._keep(bias), *norm, *quantised, inputs, outputs, columns, activation)
+
+    def _padded(self, vector: Tensor, size: int) -> int:
+        """Address of a copy that is padded with zeros to whole panels."""
+        padded = torch.zeros(-(-size // self._panel) * self._panel)
+        padded[:size] = vector
         return self._keep(padded)
 
     def _keep(self, tensor: Tensor) -> int:
