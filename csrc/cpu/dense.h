@@ -1,6 +1,7 @@
 // Row passes (LayerNorm, activation) and dense layers over a tile of rows. Every row buffer is padded with zeros to
 // whole panels, and stays so.
 #pragma once
+#include "cpu/activation.h"
 #include "cpu/gemm.h"
 #include "ops.h"
 
@@ -10,7 +11,7 @@ constexpr int64_t HIDDEN = 128;  // columns of an MLP's hidden layer that exist 
 static_assert(HIDDEN % PANEL == 0, "hidden blocks are whole panels");
 
 FASTWM_INLINE vf activate(Activation activation, vf x) {
-  return activation == Activation::gelu ? gelu(x) : activation == Activation::silu ? silu(x) : x;
+  return activation == Activation::gelu ? gelu<float>(x) : activation == Activation::silu ? silu(x) : x;
 }
 
 // 1 where the column is below n, else 0: the padding must not enter a mean or a variance.
@@ -110,7 +111,7 @@ void fused_mlp(const Dense& fc1, const Dense& fc2, const T* a, int64_t lda, int6
   for (int64_t first = 0; first < width; first += HIDDEN) {
     const int64_t columns = width - first < HIDDEN ? width - first : HIDDEN;
     if (fc1.activation == Activation::gelu)
-      half([](vf x) { return gelu(x); }, first, columns);
+      half([](vf x) { return gelu<T>(x); }, first, columns);
     else
       half([&](vf x) { return activate(fc1.activation, x); }, first, columns);
     const int64_t K = K2 - first < columns ? K2 - first : columns;
