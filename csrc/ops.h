@@ -139,4 +139,16 @@ struct FmaPeakArgs {
   int32_t threads;
 };
 
+// ---- activate: y = function(x), an instrument: what the bounds of cpu/activation.h are measured with
+
+enum class Function : int32_t { exp, silu, mish, gelu };
+
+struct ActivateArgs {
+  const float* x;  // [n]
+  float* y;        // [n] out
+  int64_t n;
+  Function function;
+  DType dtype;  // what results would be stored as; y itself is not rounded to it
+};
+
 }  // namespace fastwm

@@ -174,6 +174,13 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.attr("FMA_PEAK_SUMS") = FMA_PEAK_SUMS;
 
+  m.def("activate", [](const std::string& isa, uintptr_t x, uintptr_t y, int64_t n, int32_t function, int32_t dtype) {
+    const ActivateArgs a{at<float>(x), at<float>(y), n, static_cast<Function>(function), static_cast<DType>(dtype)};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.activate(a);
+  });
+
   m.def("packed_sizes",
         [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part, int32_t dtype) {
           const PackShape shape = shape_of(isa, out_blocks, out, in_blocks, in, part, dtype);

@@ -1,6 +1,7 @@
 // Row passes (LayerNorm, activation, rounding) and dense layers over a tile of rows. Every row buffer is padded with
 // zeros to whole panels, and stays so.
 #pragma once
+#include "cpu/activation.h"
 #include "cpu/gemm.h"
 #include "ops.h"
 
@@ -38,13 +39,13 @@ FASTWM_INLINE void round_row(const float* x, T* y, float*, int64_t n) {
 FASTWM_INLINE void round_row(const float* x, byte* y, float* scale, int64_t n) {
   vi most{};  // compared as integers, in which a NaN is larger than every number, so that a row with one has no scale
   for (int64_t i = 0; i < n; i += LANES) {
-    const vi magnitude = bits(load(x + i)) & 0x7fffffff;
-    most = magnitude > most ? magnitude : most;
+    const vi size = bits(magnitude(load(x + i)));
+    most = size > most ? size : most;
   }
   const float largest = as_float(highest(most)), inverse = largest > 0 ? 127.0f / largest : 0.0f;
   *scale = largest / 127.0f;
   for (int64_t i = 0; i < n; i += LANES)
-    store_low(y + i, bits(fma(load(x + i), set(inverse), set(12582912.0f + 128.0f))));
+    store_low(y + i, bits(fma(load(x + i), set(inverse), set(ROUND + 128.0f))));
 }
 
 template <class T>
@@ -56,7 +57,7 @@ FASTWM_INLINE void put(const Input<T>& input, int64_t row, const float* x, int64
 
 FASTWM_INLINE vf activate(Activation activation, vf x) {
   switch (activation) {
-    case Activation::gelu: return gelu(x);
+    case Activation::gelu: return gelu<float>(x);
     case Activation::silu: return silu(x);
     case Activation::mish: return mish(x);
     default: return x;
@@ -196,13 +197,13 @@ FASTWM_INLINE void round_hidden(const Hidden<byte>& h, int64_t row, int64_t colu
   vi most{};
   for (int64_t i = 0; i < columns / LANES; ++i) {
     y[i] = activation(load(raw + i * LANES)) - set(lowest);
-    const vi magnitude = bits(y[i]) & 0x7fffffff;
-    most = magnitude > most ? magnitude : most;
+    const vi size = bits(magnitude(y[i]));
+    most = size > most ? size : most;
   }
   const float largest = as_float(highest(most)), inverse = 255.0f / largest;
   h.scale[row] = largest / 255.0f;
   for (int64_t i = 0; i < columns / LANES; ++i)
-    store_low(h.data + row * PART<byte> + i * LANES, bits(fma(y[i], set(inverse), set(12582912.0f))));
+    store_low(h.data + row * PART<byte> + i * LANES, bits(fma(y[i], set(inverse), set(ROUND))));
 }
 
 template <class T, class F>
@@ -235,7 +236,7 @@ void fused_mlp(const Dense& fc1, const Dense& fc2, Rows<T> a, int64_t rows, cons
                int64_t ldacc, const void* next) {
   const float lowest = activation_minimum(fc1.activation);
   if (fc1.activation == Activation::gelu)
-    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest, [](vf x) { return gelu(x); });
+    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest, [](vf x) { return gelu<T>(x); });
   else
     fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest,
                    [&](vf x) { return activate(fc1.activation, x); });

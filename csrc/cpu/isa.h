@@ -14,6 +14,7 @@ struct Kernels {
   void (*goal_cost)(const GoalCostArgs&);
   void (*cem_update)(const CemUpdateArgs&);
   int64_t (*fma_peak)(const FmaPeakArgs&);  // returns how many additions and multiplications were done
+  void (*activate)(const ActivateArgs&);
 };
 
 // Best first. Only those that the machine can run.

@@ -52,6 +52,30 @@ FASTWM_INLINE vf fma(vf a, vf b, vf c) {
 #endif
 }
 
+// a < b ? a : b, and a > b ? a : b: b where either is NaN.
+FASTWM_INLINE vf min(vf a, vf b) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif FASTWM_ISA_avx2
+  return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (vf)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+FASTWM_INLINE vf max(vf a, vf b) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif FASTWM_ISA_avx2
+  return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (vf)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 FASTWM_INLINE float sum(vf x) {
 #if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
   return _mm512_reduce_add_ps((__m512)x);
@@ -73,45 +97,6 @@ FASTWM_INLINE vf sqrt(vf x) {
   for (int i = 0; i < LANES; ++i) x[i] = __builtin_sqrtf(x[i]);
   return x;
 #endif
-}
-
-// e^x to 1.5 ulp: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2]. Saturates outside +-87; NaN stays NaN.
-FASTWM_INLINE vf exp(vf x) {
-  x = x > 87.0f ? set(87.0f) : x;
-  x = x < -87.0f ? set(-87.0f) : x;
-  const vf shifted =
-      fma(x, set(1.44269504f), set(12582912.0f));  // 1.5 * 2^23: the low mantissa bits now hold round(x / ln2)
-  const vf n = shifted - 12582912.0f;
-  const vf r = fma(n, set(-1.42860677e-6f), fma(n, set(-0.693145752f), x));
-  vf p = set(1.38888889e-3f);
-  p = fma(p, r, set(8.33333333e-3f));
-  p = fma(p, r, set(4.16666667e-2f));
-  p = fma(p, r, set(1.66666667e-1f));
-  p = fma(p, r, set(0.5f));
-  p = fma(p, r, set(1.0f));
-  p = fma(p, r, set(1.0f));
-  return number(bits(p) + ((bits(shifted) - 0x4b400000) << 23));
-}
-
-FASTWM_INLINE vf silu(vf x) { return x / (1.0f + exp(-x)); }
-
-// x Phi(x) with erf from Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7), arranged so that the tail of a negative x
-// is a product, not a difference of nearly equal numbers.
-FASTWM_INLINE vf gelu(vf x) {
-  const vf z = number(bits(x) & 0x7fffffff);  // |x|
-  const vf t = 1.0f / fma(z, set(0.3275911f * 0.70710678f), set(1.0f));
-  vf p = set(1.061405429f);
-  p = fma(p, t, set(-1.453152027f));
-  p = fma(p, t, set(1.421413741f));
-  p = fma(p, t, set(-0.284496736f));
-  p = fma(p, t, set(0.254829592f));
-  const vf tail = z * 0.5f * (p * t) * exp(z * z * -0.5f);  // |x| (1 - Phi(|x|))
-  return (x > 0.0f ? x : x - x) - tail;                     // x - x: 0, or NaN if x is
-}
-
-FASTWM_INLINE vf mish(vf x) {  // x tanh(log(1 + e^x)) = x (1 - 2 / ((1 + e^x)^2 + 1))
-  const vf e = 1.0f + exp(x);
-  return x - 2.0f * x / fma(e, e, set(1.0f));
 }
 
 // Every lane gets op over its 8 neighbours; where a vector has 4 lanes, `next` is the other half.
