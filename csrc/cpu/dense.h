@@ -144,9 +144,9 @@ FASTWM_INLINE Panels<T> panels_of(const Dense& d, int64_t in_padded, int64_t col
   return b;
 }
 
-// out[rows, padded] = a W^T + bias, float32. columns: d.out, padded, where it comes in no blocks.
-template <class T>
-void linear(const Dense& d, Rows<T> a, int64_t rows, float* out, int64_t ldo, int64_t columns, const void* next) {
+// out[rows, padded] = a W^T + bias, float32 or bfloat16. columns: d.out, padded, where it comes in no blocks.
+template <class T, class Out>
+void linear(const Dense& d, Rows<T> a, int64_t rows, Out* out, int64_t ldo, int64_t columns, const void* next) {
   const int64_t K = round_up(d.in, GROUP<T>);
   gemm(a, rows, panels_of<T>(d, K, 0, columns / PANEL, 0, K, 0), next,
        [&](int64_t row, int64_t column, vf c0, vf c1) { store(out + row * ldo + column, c0, c1); });

@@ -16,6 +16,7 @@
 // the output projection. A window is at most a few tokens, so scores are plain dot products.
 //
 // Letters as in ops.h; Wp, Dp, Ep: W, D, E padded to whole panels; m: tokens computed per candidate in this step.
+#include "cpu/attention.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/rollout_memory.h"
@@ -23,11 +24,12 @@
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-// Where the keys and values of this step's own tokens lie: candidate c's token i at base + c * candidate_stride + i * 2
-// Dp.
+// Where the keys and values of a candidate's own tokens lie: candidate c's token i at base + c * candidate_stride +
+// i * token_stride.
+template <class KV>
 struct KeysValues {
-  float* base;
-  int64_t candidate_stride;
+  KV* base;
+  int64_t candidate_stride, token_stride;
   int64_t earlier;  // own tokens already there before this step's
 };
 
@@ -38,7 +40,7 @@ struct Rollout {
   const RolloutArgs& a;
   const Predictor& p;
   const Sizes s;
-  float* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
+  Kept<T>* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
 
   // actions -> conditioning -> every layer's modulation
 
@@ -54,7 +56,7 @@ struct Rollout {
       chain<float>(p.action, p.action_count, w.wide_in, n, w.wide, s.widest);
       if (p.dynamics == Dynamics::mlp) {
         for (int64_t r = 0; r < n; ++r)
-          std::memcpy(w.modulation + (first + r) * s.Cp, w.wide + r * s.widest, sizeof(float) * s.Cp);
+          std::memcpy(w.conditioning + (first + r) * s.Cp, w.wide + r * s.widest, sizeof(float) * s.Cp);
         continue;
       }
       for (int64_t r = 0; r < n; ++r) {
@@ -73,7 +75,7 @@ struct Rollout {
   // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift) of R rows; the second norm's affine part is in the
   // next weights.
   template <int R>
-  void modulated_norm(Buffers<T>& w, const float* const (&modulation)[R], int64_t row) const {
+  void modulated_norm(Buffers<T>& w, const Kept<T>* const (&modulation)[R], int64_t row) const {
     const float* x[R];
     float* y[R];  // in L1
     for (int r = 0; r < R; ++r) x[r] = w.x + (row + r) * s.Wp, y[r] = w.wide + r * s.Wp;
@@ -81,7 +83,7 @@ struct Rollout {
     for (int r = 0; r < R; ++r) again[r] = y[r];
     normalize<R>(x, y, p.W, 1e-6f);
     for (int r = 0; r < R; ++r) {
-      const float *shift = modulation[r], *scale = modulation[r] + s.Wp;
+      const Kept<T> *shift = modulation[r], *scale = modulation[r] + s.Wp;
       for (int64_t i = 0; i < p.W; i += LANES)
         store(y[r] + i, fma(load(y[r] + i), 1.0f + load(scale + i), load(shift + i)));
     }
@@ -97,52 +99,21 @@ struct Rollout {
   void modulated_norms(Buffers<T>& w, int64_t rows, const Modulation& modulation, const Gate& before) const {
     int64_t row = 0;
     for (; row + NORM_ROWS <= rows; row += NORM_ROWS) {
-      const float* m[NORM_ROWS];
+      const Kept<T>* m[NORM_ROWS];
       for (int r = 0; r < NORM_ROWS; ++r) before(row + r), m[r] = modulation(row + r);
       modulated_norm<NORM_ROWS>(w, m, row);
     }
     for (; row < rows; ++row) {
       before(row);
-      const float* const m[1] = {modulation(row)};
+      const Kept<T>* const m[1] = {modulation(row)};
       modulated_norm<1>(w, m, row);
     }
   }
 
-  void gated_add(Buffers<T>& w, const float* gate, int64_t row) const {
+  void gated_add(Buffers<T>& w, const Kept<T>* gate, int64_t row) const {
     float* x = w.x + row * s.Wp;
     const float* acc = w.acc + row * s.Wp;
     for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
-  }
-
-  // attention over a tiny window
-
-  // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
-  void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
-              float* scores, Heads<T>* out) const {
-    const int64_t n = shared_count + own_count, step = 2 * s.Dp;
-    auto token = [&](int64_t i) { return i < shared_count ? shared + i * step : own + (i - shared_count) * step; };
-    if (n == 1) return round_row(token(0) + s.Dp, out, nullptr, s.Dp);
-    float highest = -__builtin_inff();
-    for (int64_t i = 0; i < n; ++i) {
-      vf dot{};
-      for (int64_t d = 0; d < s.Dp; d += LANES) dot = fma(load(query + d), load(token(i) + d), dot);
-      scores[i] = sum(dot);
-      highest = scores[i] > highest || scores[i] != scores[i] ? scores[i] : highest;
-    }
-    for (int64_t i = n; i < round_up(n, LANES); ++i) scores[i] = highest;
-    float total = 0;
-    for (int64_t i = 0; i < n; i += LANES) store(scores + i, exp(load(scores + i) - set(highest)));
-    for (int64_t i = 0; i < n; ++i) total += scores[i];
-    const float scale = 1.0f / total;
-    for (int64_t d = 0; d < s.Dp; d += PANEL) {
-      vf low{}, high{};
-      for (int64_t i = 0; i < n; ++i) {
-        const vf weight = set(scores[i] * scale);
-        low = fma(weight, load(token(i) + s.Dp + d), low);
-        high = fma(weight, load(token(i) + s.Dp + d + LANES), high);
-      }
-      store(out + d, low, high);
-    }
   }
 
   // the layers
@@ -159,18 +130,19 @@ struct Rollout {
     bool into_prefix;  // keys and values go to the prefix store, and nothing after them is needed
   };
 
-  float* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
-    float* base = prefix_store;
+  Kept<T>* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
+    Kept<T>* base = prefix_store;
     for (int64_t i = 0; i < place; ++i) base += p.L * p.H * a.B * s.prefix_tokens(a, i) * 2 * s.Dp;
     const int64_t tokens = s.prefix_tokens(a, place);
     return base + ((layer * p.H + head) * a.B + environment) * tokens * 2 * s.Dp;
   }
 
-  KeysValues keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
+  KeysValues<Kept<T>> keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
     const int64_t token = 2 * s.Dp;
-    if (t.into_prefix) return {prefix_at(t.place, layer, head, t.first_candidate), t.m * token, 0};
-    if (t.growing) return {w.cache + (layer * p.H + head) * t.count * s.growth * token, s.growth * token, t.earlier};
-    return {w.keys_values, t.m * token, 0};
+    if (t.into_prefix) return {prefix_at(t.place, layer, head, t.first_candidate), t.m * token, token, 0};
+    if (!t.growing) return {w.keys_values, t.m * token, token, 0};
+    // One token of all candidates after another: each step writes one run of memory.
+    return {w.cache + (layer * p.H + head) * s.growth * t.count * token, token, t.count * token, t.earlier};
   }
 
   // acc[row of each asking token] = out projection of all heads. Asking: every token, or the last of each candidate.
@@ -180,14 +152,14 @@ struct Rollout {
     const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp, inner = p.H * s.Dp;
     const bool lone = t.shared + t.earlier + t.m == 1;  // a window of one token attends to itself: no query needed
     auto weights = [&](int64_t column, int64_t panels) { return panels_of<T>(l.qkv, K, column, panels, 0, K, 0); };
-    auto project = [&](Rows<T> rows, int64_t n, const Panels<T>& b, const void* next, float* to, int64_t ld) {
+    auto project = [&](Rows<T> rows, int64_t n, const Panels<T>& b, const void* next, auto* to, int64_t ld) {
       gemm(rows, n, b, next, [&](int64_t row, int64_t column, vf c0, vf c1) { store(to + row * ld + column, c0, c1); });
     };
     for (int64_t first = 0, part = 0; first < p.H; first += s.head_group, ++part) {
       const int64_t group = min(s.head_group, p.H - first), ldh = group * s.Dp;
       const Panels<T> out = panels_of<T>(l.out, inner, 0, s.Wp / PANEL, first * s.Dp, ldh, part);
       for (int64_t h = first; h < first + group; ++h) {
-        const KeysValues kv = keys_values_at(w, t, layer, h);
+        const KeysValues<Kept<T>> kv = keys_values_at(w, t, layer, h);
         const Panels<T> query = weights(3 * h * s.Dp, head_panels), both = weights((3 * h + 1) * s.Dp, 2 * head_panels);
         const bool queries = asking > 0 && !lone;
         const void* after = asking > 0 && h + 1 == first + group ? out.data
@@ -195,18 +167,14 @@ struct Rollout {
         const int64_t skip = t.m - asking;
         if (queries)
           project(asking == 1 ? w.input.rows(skip, t.m) : w.input.rows(), t.count * asking, query, both.data, w.query, s.Dp);
-        project(w.input.rows(), t.count * t.m, both, after, kv.base + kv.earlier * token,
+        project(w.input.rows(), t.count * t.m, both, after, kv.base + kv.earlier * kv.token_stride,
                 t.m == 1 ? kv.candidate_stride : token);
         if (asking == 0) continue;
-        const float* prefixes = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
-        for (int64_t c = 0; c < t.count; ++c) {
-          const float* shared = prefixes + (t.first_candidate + c) / t.per_environment * t.shared * token;
-          for (int64_t j = 0; j < asking; ++j) {
-            const int64_t row = c * asking + j;
-            attend(w.query + row * s.Dp, shared, t.shared, kv.base + c * kv.candidate_stride, kv.earlier + skip + j + 1,
-                   w.scores, w.heads + row * ldh + (h - first) * s.Dp);
-          }
-        }
+        const Kept<T>* shared = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
+        attend(Attention<Kept<T>>{w.query, shared, kv.base, w.scores, t.count, asking, s.Dp, t.shared,
+                                  kv.earlier + skip + 1, kv.candidate_stride, kv.token_stride, t.first_candidate,
+                                  t.per_environment},
+               w.heads + (h - first) * s.Dp, ldh);
       }
       if (asking == 0) continue;
       Rows<T> heads;
@@ -318,7 +286,7 @@ struct Rollout {
 
   void predict_mlp(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
     for (int64_t c = 0; c < count; ++c) {
-      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.modulation + (c * a.T + t) * s.Cp;
+      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.conditioning + (c * a.T + t) * s.Cp;
       float* row = w.wide;
       for (int64_t i = 0; i < p.E; ++i) row[i] = z[i];
       for (int64_t i = 0; i < p.C; ++i) row[p.E + i] = cond[i];
@@ -376,7 +344,7 @@ struct Job {
   const Rollout<T> rollout;
 
   explicit Job(const RolloutArgs& args)
-      : a(args), memory(args), rollout{args, *args.predictor, memory.s, static_cast<float*>(args.workspace)} {}
+      : a(args), memory(args), rollout{args, *args.predictor, memory.s, static_cast<Kept<T>*>(args.workspace)} {}
 
   Arena worker(int32_t index) const {
     return {static_cast<char*>(a.workspace) + memory.prefix_bytes + memory.slab * index};

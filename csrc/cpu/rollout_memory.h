@@ -50,22 +50,34 @@ struct Arena {
   }
 };
 
-// What attention writes: the rows of the output projection, or, where those are int8, float32 rows to be rounded.
+// What each dtype of products keeps besides: Heads, what attention writes, are the rows of the output projection, or,
+// where those are int8, float32 rows to be rounded; Kept are keys, values and modulation, which do not fit L2: bfloat16
+// for the narrow dtypes, half the bytes to fetch.
 template <class T>
-struct HeadsOf {
-  using type = T;
+struct Storage {
+  using Heads = T;
+  using Kept = bf16;
 };
 template <>
-struct HeadsOf<byte> {
-  using type = float;
+struct Storage<float> {
+  using Heads = float;
+  using Kept = float;
+};
+template <>
+struct Storage<byte> {
+  using Heads = float;
+  using Kept = bf16;
 };
 template <class T>
-using Heads = typename HeadsOf<T>::type;
+using Heads = typename Storage<T>::Heads;
+template <class T>
+using Kept = typename Storage<T>::Kept;
 
 // One worker's buffers. `rows` is candidates x tokens.
 template <class T>
 struct Buffers {
-  float *x, *acc, *query, *keys_values, *cache, *modulation, *latents, *scores, *wide;
+  float *x, *acc, *query, *latents, *scores, *wide, *conditioning;
+  Kept<T> *keys_values, *cache, *modulation;
   Heads<T>* heads;
   Input<T> input, head_input, chain_in;
   Input<float> wide_in;  // for the action chain, whose inputs stay float32 in every dtype
@@ -78,14 +90,15 @@ struct Buffers {
     x = arena.take<float>(rows * max(s.Wp, s.Ep));
     acc = arena.take<float>(rows * max(s.Wp, s.Ep));
     query = arena.take<float>(transformer ? rows * s.Dp : 0);
-    keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
+    keys_values = arena.take<Kept<T>>(transformer ? rows * 2 * s.Dp : 0);
     const int64_t head_width = transformer ? s.head_group * s.Dp : 0;
     heads = arena.take<Heads<T>>(rows * head_width);
     hidden = {arena.take<T>(rows * PART<T>), arena.take<float>(int8 ? rows * PART<T> : 0), arena.take<float>(rows)};
-    scores = arena.take<float>(round_up(p.window, LANES));
-    cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
+    scores = arena.take<float>(p.window * LANES);
+    cache = arena.take<Kept<T>>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
     latents = arena.take<float>(horizon * tile * s.Ep);
-    modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
+    modulation = arena.take<Kept<T>>(transformer ? p.L * tile * horizon * 6 * s.Wp : 0);
+    conditioning = arena.take<float>(transformer ? 0 : tile * horizon * s.Cp);
     wide = arena.take<float>(chunk * s.widest);
     input = take_input<T>(arena, rows, s.inputs);
     head_input = take_input<T>(arena, int8 ? rows : 0, head_width);
@@ -110,7 +123,7 @@ struct Memory {
   explicit Memory(const RolloutArgs& a) : s(a), prefix_tile(min(a.B, max(1, a.tile / max(1, a.K - 1)))) {
     Arena store{nullptr};
     for (int64_t start = 0; start < s.prefixes; ++start)
-      store.take<float>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
+      store.take<Kept<T>>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
     prefix_bytes = store.used;
     Arena tiles{nullptr}, prefixes{nullptr};
     Buffers<T>(tiles, a, s, a.tile, s.own, a.T);

@@ -128,6 +128,13 @@ FASTWM_INLINE float to_float(bf16 x) {
   return out;
 }
 
+FASTWM_INLINE vf load(const bf16* p) {
+  typedef uint16_t half __attribute__((vector_size(2 * LANES)));
+  half narrow;
+  std::memcpy(&narrow, p, sizeof narrow);
+  return number(__builtin_convertvector(narrow, vi) << 16);
+}
+
 // Two vectors -> 2 * LANES consecutive bfloat16, rounded to nearest even.
 FASTWM_INLINE void store(bf16* p, vf a, vf b) {
 #if FASTWM_ISA_avx512_bf16
