@@ -16,12 +16,12 @@ namespace fastwm::FASTWM_ISA {
 // own_count + j own tokens. Padded columns are zero. KV: float or bf16.
 template <class KV>
 struct Attention {
-  const float* query;  // [count, asking, Dp], already scaled
-  const KV* shared;    // [environments, shared_count, 2 Dp], or null if shared_count is 0
+  const float* query;  // [asking, count, Dp], already scaled
+  const KV* shared;    // environment e's token i: shared + e * 2 Dp + i * shared_stride; null if shared_count is 0
   const KV* own;       // candidate c's token i: own + c * candidate_stride + i * token_stride
   float* scores;       // [tokens that the last query sees, LANES] scratch
   int64_t count, asking, Dp;
-  int64_t shared_count, own_count, candidate_stride, token_stride;
+  int64_t shared_count, own_count, candidate_stride, token_stride, shared_stride;
   int64_t first_candidate, per_environment;  // candidate c's environment is (first_candidate + c) / per_environment
 };
 
@@ -138,7 +138,7 @@ FASTWM_INLINE void weigh(const float* weights, const Token& token, int lane, int
 template <int TOKENS, class KV, class T, class Token>
 FASTWM_INLINE void attend_lanes(const Attention<KV>& a, int64_t c, int lanes, int64_t j, int64_t n, const Token& token,
                                 T* out, int64_t ldo) {
-  auto query = [&](int l) { return a.query + ((c + l) * a.asking + j) * a.Dp; };
+  auto query = [&](int l) { return a.query + (j * a.count + c + l) * a.Dp; };
   vf highest = set(-__builtin_inff());
   if constexpr (TOKENS > 0) {
     highest = score<TOKENS>(query, token, lanes, 0, a.Dp, highest, a.scores);
@@ -156,10 +156,10 @@ FASTWM_INLINE void attend_lanes(const Attention<KV>& a, int64_t c, int lanes, in
   const vf scale = 1.0f / total;
   for (int64_t i = 0; i < n; ++i) store(a.scores + i * LANES, load(a.scores + i * LANES) * scale);
   for (int l = 0; l < lanes; ++l)
-    weigh<TOKENS>(a.scores, token, l, n, a.Dp, out + ((c + l) * a.asking + j) * ldo);
+    weigh<TOKENS>(a.scores, token, l, n, a.Dp, out + (j * a.count + c + l) * ldo);
 }
 
-// out [count * asking] rows, ldo apart, of Dp numbers.
+// out [asking * count] rows, ldo apart, of Dp numbers.
 template <class KV, class T>
 void attend(const Attention<KV>& a, T* out, int64_t ldo) {
   for (int64_t c = 0; c < a.count; c += LANES) {
@@ -169,11 +169,11 @@ void attend(const Attention<KV>& a, T* out, int64_t ldo) {
     int64_t next = (environment + 1) * a.per_environment - a.first_candidate;
     for (int l = 0; l < lanes; ++l) {
       if (a.shared_count && c + l == next) ++environment, next += a.per_environment;
-      shared[l] = a.shared + environment * a.shared_count * 2 * a.Dp;
+      shared[l] = a.shared + environment * 2 * a.Dp;
       own[l] = a.own + (c + l) * a.candidate_stride;
     }
     auto token = [&](int l, int64_t i) {
-      return i < a.shared_count ? shared[l] + i * 2 * a.Dp : own[l] + (i - a.shared_count) * a.token_stride;
+      return i < a.shared_count ? shared[l] + i * a.shared_stride : own[l] + (i - a.shared_count) * a.token_stride;
     };
     for (int64_t j = 0; j < a.asking; ++j) {
       const int64_t n = a.shared_count + a.own_count + j;
@@ -181,7 +181,7 @@ void attend(const Attention<KV>& a, T* out, int64_t ldo) {
         for (int l = 0; l < lanes; ++l)
           for (int64_t d = 0; d < a.Dp; d += PANEL) {
             const KV* value = token(l, 0) + a.Dp + d;
-            store(out + ((c + l) * a.asking + j) * ldo + d, load(value), load(value + LANES));
+            store(out + (j * a.count + c + l) * ldo + d, load(value), load(value + LANES));
           }
       else if (n == 2)
         attend_lanes<2>(a, c, lanes, j, n, token, out, ldo);

@@ -194,6 +194,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.def("part_width", [](int32_t dtype) { return part_width(static_cast<DType>(dtype)); });
   m.def("activation_minimum", [](int32_t activation) { return activation_minimum(static_cast<Activation>(activation)); });
+  m.def("advise_large_pages", [](uintptr_t address, size_t bytes) { advise_large_pages(at<void>(address), bytes); });
   m.def("panel_width", [](const std::string& isa) { return 2 * kernels_of(isa).lanes; });
 
   py::class_<BoundPredictor>(m, "Predictor")

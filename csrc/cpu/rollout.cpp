@@ -24,13 +24,12 @@
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-// Where the keys and values of a candidate's own tokens lie: candidate c's token i at base + c * candidate_stride +
-// i * token_stride.
+// Keys and values of one head: candidate c's token i at base + i * token_stride + c * candidate_stride.
 template <class KV>
 struct KeysValues {
   KV* base;
   int64_t candidate_stride, token_stride;
-  int64_t earlier;  // own tokens already there before this step's
+  int64_t earlier;  // tokens already there before this step's
 };
 
 constexpr int NORM_ROWS = 4;  // rows that are normalised side by side
@@ -40,33 +39,45 @@ struct Rollout {
   const RolloutArgs& a;
   const Predictor& p;
   const Sizes s;
-  Kept<T>* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
+  Kept<T>* prefix_store;  // [place of the window][L][H][tokens][B][key, value][Dp]
 
   // actions -> conditioning -> every layer's modulation
 
-  // rows actions [rows, A] -> modulation [L][row0 + row][6 Wp] of a store with `stride` rows per layer.
-  void embed_actions(Buffers<T>& w, const float* actions, int64_t rows, int64_t stride) const {
+  // actions [count, steps, A] -> modulation [L][attention, MLP][steps][count][shift, scale, gate][Wp], or conditioning
+  // [steps][count][Cp]: in the order in which steps read them.
+  void embed_actions(Buffers<T>& w, const float* actions, int64_t count, int64_t steps) const {
+    const int64_t rows = count * steps;
     for (int64_t first = 0; first < rows; first += CHUNK) {
       const int64_t n = min(CHUNK, rows - first);
       for (int64_t r = 0; r < n; ++r) {
-        float* row = w.wide_in.data + r * w.wide_in.ld;
-        for (int64_t i = 0; i < p.A; ++i) row[i] = actions[(first + r) * p.A + i];
+        const int64_t c = (first + r) % count, t = (first + r) / count;
+        float* row = w.action_in.data + r * w.action_in.ld;
+        for (int64_t i = 0; i < p.A; ++i) row[i] = actions[(c * steps + t) * p.A + i];
         for (int64_t i = p.A; i < padded(p.A); ++i) row[i] = 0.0f;
       }
-      chain<float>(p.action, p.action_count, w.wide_in, n, w.wide, s.widest);
-      if (p.dynamics == Dynamics::mlp) {
-        for (int64_t r = 0; r < n; ++r)
-          std::memcpy(w.conditioning + (first + r) * s.Cp, w.wide + r * s.widest, sizeof(float) * s.Cp);
-        continue;
+      // The first layer reads raw actions, whose offset may be large against their differences: float32.
+      chain<float>(p.action, 1, w.action_in, n, w.wide, s.widest);
+      if (p.action_count > 1) {
+        for (int64_t r = 0; r < n; ++r) put(w.kept_in, r, w.wide + r * s.widest, p.action[0].out);
+        chain<Kept<T>>(p.action + 1, p.action_count - 1, w.kept_in, n, w.wide, s.widest);
       }
       for (int64_t r = 0; r < n; ++r) {
         float* c = w.wide + r * s.widest;
+        if (p.dynamics == Dynamics::mlp) {
+          std::memcpy(w.conditioning + (first + r) * s.Cp, c, sizeof(float) * s.Cp);
+          continue;
+        }
         for (int64_t i = 0; i < s.Wp; i += LANES) store(c + i, silu(load(c + i)));
         put(w.chain_in, r, c, p.W);
       }
-      for (int64_t l = 0; l < p.L; ++l)
-        linear(p.layers[l].modulation, w.chain_in.rows(), n, w.modulation + (l * stride + first) * 6 * s.Wp, 6 * s.Wp,
-               6 * s.Wp, l + 1 < p.L ? p.layers[l + 1].modulation.weight : p.layers[0].qkv.weight);
+      for (int64_t i = 0; i < 2 * p.L; ++i) {
+        const Dense& d = p.layers[i / 2].modulation;
+        const int64_t K = round_up(p.W, GROUP<T>), half = i % 2 * 3 * s.Wp;
+        const void* next = i + 1 < 2 * p.L ? p.layers[(i + 1) / 2].modulation.weight : p.layers[0].qkv.weight;
+        Kept<T>* out = w.modulation + (i * rows + first) * 3 * s.Wp;
+        gemm(w.chain_in.rows(), n, panels_of<T>(d, K, half, 3 * s.Wp / PANEL, 0, K, 0), next,
+             [&](int64_t row, int64_t column, vf c0, vf c1) { store(out + row * 3 * s.Wp + column, c0, c1); });
+      }
     }
   }
 
@@ -75,7 +86,7 @@ struct Rollout {
   // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift) of R rows; the second norm's affine part is in the
   // next weights.
   template <int R>
-  void modulated_norm(Buffers<T>& w, const Kept<T>* const (&modulation)[R], int64_t row) const {
+  void modulated_norm(Buffers<T>& w, const Kept<T>* modulation, int64_t row) const {
     const float* x[R];
     float* y[R];  // in L1
     for (int r = 0; r < R; ++r) x[r] = w.x + (row + r) * s.Wp, y[r] = w.wide + r * s.Wp;
@@ -83,7 +94,7 @@ struct Rollout {
     for (int r = 0; r < R; ++r) again[r] = y[r];
     normalize<R>(x, y, p.W, 1e-6f);
     for (int r = 0; r < R; ++r) {
-      const Kept<T> *shift = modulation[r], *scale = modulation[r] + s.Wp;
+      const Kept<T> *shift = modulation + r * 3 * s.Wp, *scale = shift + s.Wp;
       for (int64_t i = 0; i < p.W; i += LANES)
         store(y[r] + i, fma(load(y[r] + i), 1.0f + load(scale + i), load(shift + i)));
     }
@@ -94,30 +105,26 @@ struct Rollout {
     }
   }
 
-  // The same for `rows` rows, after x += gate acc where there is a gate; modulation(row) -> shift, scale, gate.
-  template <class Modulation, class Gate>
-  void modulated_norms(Buffers<T>& w, int64_t rows, const Modulation& modulation, const Gate& before) const {
+  // The same for `rows` rows; modulation: [rows][shift, scale, gate][Wp].
+  void modulated_norms(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
+    const int64_t step = 3 * s.Wp;
     int64_t row = 0;
-    for (; row + NORM_ROWS <= rows; row += NORM_ROWS) {
-      const Kept<T>* m[NORM_ROWS];
-      for (int r = 0; r < NORM_ROWS; ++r) before(row + r), m[r] = modulation(row + r);
-      modulated_norm<NORM_ROWS>(w, m, row);
-    }
-    for (; row < rows; ++row) {
-      before(row);
-      const Kept<T>* const m[1] = {modulation(row)};
-      modulated_norm<1>(w, m, row);
-    }
+    for (; row + NORM_ROWS <= rows; row += NORM_ROWS) modulated_norm<NORM_ROWS>(w, modulation + row * step, row);
+    for (; row < rows; ++row) modulated_norm<1>(w, modulation + row * step, row);
   }
 
-  void gated_add(Buffers<T>& w, const Kept<T>* gate, int64_t row) const {
-    float* x = w.x + row * s.Wp;
-    const float* acc = w.acc + row * s.Wp;
-    for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
+  // x += gate acc
+  void gated_add(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
+    const Kept<T>* gate = modulation + 2 * s.Wp;
+    float* x = w.x;
+    const float* acc = w.acc;
+    for (int64_t row = 0; row < rows; ++row, gate += 3 * s.Wp, x += s.Wp, acc += s.Wp)
+      for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
   }
 
   // the layers
 
+  // Rows of a step: token j of candidate c is row j * count + c.
   struct Step {
     int64_t count, m;         // candidates of the tile, tokens computed for each
     int64_t first_candidate;  // global index, to find the environment
@@ -130,30 +137,32 @@ struct Rollout {
     bool into_prefix;  // keys and values go to the prefix store, and nothing after them is needed
   };
 
-  Kept<T>* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
+  Kept<T>* prefix_at(int64_t place, int64_t layer, int64_t head) const {
     Kept<T>* base = prefix_store;
-    for (int64_t i = 0; i < place; ++i) base += p.L * p.H * a.B * s.prefix_tokens(a, i) * 2 * s.Dp;
-    const int64_t tokens = s.prefix_tokens(a, place);
-    return base + ((layer * p.H + head) * a.B + environment) * tokens * 2 * s.Dp;
+    const int64_t token = a.B * 2 * s.Dp;
+    for (int64_t i = 0; i < place; ++i) base += p.L * p.H * s.prefix_tokens(a, i) * token;
+    return base + (layer * p.H + head) * s.prefix_tokens(a, place) * token;
   }
 
   KeysValues<Kept<T>> keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
-    const int64_t token = 2 * s.Dp;
-    if (t.into_prefix) return {prefix_at(t.place, layer, head, t.first_candidate), t.m * token, token, 0};
-    if (!t.growing) return {w.keys_values, t.m * token, token, 0};
-    // One token of all candidates after another: each step writes one run of memory.
-    return {w.cache + (layer * p.H + head) * s.growth * t.count * token, token, t.count * token, t.earlier};
+    const int64_t token = 2 * s.Dp, row = t.count * token;
+    if (t.into_prefix) return {prefix_at(t.place, layer, head) + t.first_candidate * token, token, a.B * token, 0};
+    if (t.growing) return {w.cache + (layer * p.H + head) * s.growth * row, token, row, t.earlier};
+    return {w.keys_values, token, row, 0};
   }
 
   // acc[row of each asking token] = out projection of all heads. Asking: every token, or the last of each candidate.
   void attention(Buffers<T>& w, const Step& t, int64_t layer, bool last_only) const {
     const Layer& l = p.layers[layer];
-    const int64_t asking = t.into_prefix && last_only ? 0 : last_only ? 1 : t.m;
+    const int64_t asking = t.into_prefix && last_only ? 0 : last_only ? 1 : t.m, skip = t.m - asking;
     const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp, inner = p.H * s.Dp;
     const bool lone = t.shared + t.earlier + t.m == 1;  // a window of one token attends to itself: no query needed
+    const bool queries = asking > 0 && !lone;
     auto weights = [&](int64_t column, int64_t panels) { return panels_of<T>(l.qkv, K, column, panels, 0, K, 0); };
-    auto project = [&](Rows<T> rows, int64_t n, const Panels<T>& b, const void* next, auto* to, int64_t ld) {
-      gemm(rows, n, b, next, [&](int64_t row, int64_t column, vf c0, vf c1) { store(to + row * ld + column, c0, c1); });
+    auto head_begin = [&](int64_t h) { return weights(3 * h * s.Dp + (queries ? 0 : s.Dp), 0).data; };
+    auto project = [&](int64_t row, int64_t rows, const Panels<T>& b, const void* next, auto* to, int64_t ld) {
+      gemm(w.input.rows(row), rows, b, next,
+           [&](int64_t r, int64_t column, vf c0, vf c1) { store(to + r * ld + column, c0, c1); });
     };
     for (int64_t first = 0, part = 0; first < p.H; first += s.head_group, ++part) {
       const int64_t group = min(s.head_group, p.H - first), ldh = group * s.Dp;
@@ -161,19 +170,18 @@ struct Rollout {
       for (int64_t h = first; h < first + group; ++h) {
         const KeysValues<Kept<T>> kv = keys_values_at(w, t, layer, h);
         const Panels<T> query = weights(3 * h * s.Dp, head_panels), both = weights((3 * h + 1) * s.Dp, 2 * head_panels);
-        const bool queries = asking > 0 && !lone;
-        const void* after = asking > 0 && h + 1 == first + group ? out.data
-                            : h + 1 < p.H ? weights(3 * (h + 1) * s.Dp + (queries ? 0 : s.Dp), 1).data : nullptr;
-        const int64_t skip = t.m - asking;
-        if (queries)
-          project(asking == 1 ? w.input.rows(skip, t.m) : w.input.rows(), t.count * asking, query, both.data, w.query, s.Dp);
-        project(w.input.rows(), t.count * t.m, both, after, kv.base + kv.earlier * kv.token_stride,
-                t.m == 1 ? kv.candidate_stride : token);
+        const void* after = asking && h + 1 == first + group ? out.data : h + 1 < p.H ? head_begin(h + 1) : nullptr;
+        if (queries) project(skip * t.count, asking * t.count, query, both.data, w.query, s.Dp);
+        Kept<T>* to = kv.base + kv.earlier * kv.token_stride;
+        if (t.into_prefix)
+          for (int64_t j = 0; j < t.m; ++j) project(j * t.count, t.count, both, after, to + j * kv.token_stride, token);
+        else
+          project(0, t.m * t.count, both, after, to, token);
         if (asking == 0) continue;
-        const Kept<T>* shared = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
+        const Kept<T>* shared = t.shared ? prefix_at(t.place, layer, h) : nullptr;
         attend(Attention<Kept<T>>{w.query, shared, kv.base, w.scores, t.count, asking, s.Dp, t.shared,
-                                  kv.earlier + skip + 1, kv.candidate_stride, kv.token_stride, t.first_candidate,
-                                  t.per_environment},
+                                  kv.earlier + skip + 1, kv.candidate_stride, kv.token_stride, a.B * token,
+                                  t.first_candidate, t.per_environment},
                w.heads + (h - first) * s.Dp, ldh);
       }
       if (asking == 0) continue;
@@ -185,35 +193,28 @@ struct Rollout {
       } else {
         heads = {w.heads, ldh};
       }
-      const int64_t following = first + group;
-      const void* after = following == p.H ? l.fc1.weight : weights(3 * following * s.Dp + (lone ? s.Dp : 0), 1).data;
-      gemm(heads, t.count * asking, out, after,
+      gemm(heads, t.count * asking, out, first + group == p.H ? l.fc1.weight : head_begin(first + group),
            [&](int64_t row, int64_t column, vf c0, vf c1) { add_part(part == 0, w.acc + row * s.Wp + column, c0, c1); });
     }
   }
 
-  // x [count * m, Wp] through all layers; afterwards rows [0, count) of x are the last tokens.
+  // x [m * count, Wp] through all layers; afterwards rows [0, count) of x are the last tokens.
   void layers(Buffers<T>& w, const Step& t) const {
     for (int64_t l = 0; l < p.L; ++l) {
       const bool last = l + 1 == p.L;
-      auto modulation = [&](int64_t c, int64_t j) {
-        return w.modulation + ((l * t.count + c) * t.actions + t.action + j) * 6 * s.Wp;
+      auto modulation = [&](int64_t half, int64_t token) {
+        return w.modulation + (((l * 2 + half) * t.actions + t.action + token) * t.count) * 3 * s.Wp;
       };
-      modulated_norms(
-          w, t.count * t.m, [&](int64_t row) { return modulation(row / t.m, row % t.m); }, [](int64_t) {});
+      modulated_norms(w, modulation(0, 0), t.m * t.count);
       attention(w, t, l, last);
       if (last && t.into_prefix) return;
-      const int64_t kept = last ? 1 : t.m, skip = t.m - kept;
-      if (skip)
-        for (int64_t c = 0; c < t.count; ++c)
-          std::memmove(w.x + c * s.Wp, w.x + (c * t.m + skip) * s.Wp, sizeof(float) * s.Wp);
-      auto of_row = [&](int64_t row) { return modulation(row / kept, skip + row % kept); };
-      modulated_norms(
-          w, t.count * kept, [&](int64_t row) { return of_row(row) + 3 * s.Wp; },
-          [&](int64_t row) { gated_add(w, of_row(row) + 2 * s.Wp, row); });
+      const int64_t kept = last ? 1 : t.m, skip = t.m - kept, rows = kept * t.count;
+      if (skip) std::memmove(w.x, w.x + skip * t.count * s.Wp, sizeof(float) * rows * s.Wp);
+      gated_add(w, modulation(0, skip), rows);
+      modulated_norms(w, modulation(1, skip), rows);
       const void* next = last ? (p.head_count ? p.head[0].weight : nullptr) : p.layers[l + 1].qkv.weight;
-      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input.rows(), t.count * kept, w.hidden, w.acc, s.Wp, next);
-      for (int64_t row = 0; row < t.count * kept; ++row) gated_add(w, of_row(row) + 5 * s.Wp, row);
+      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input.rows(), rows, w.hidden, w.acc, s.Wp, next);
+      gated_add(w, modulation(1, skip), rows);
     }
   }
 
@@ -265,9 +266,9 @@ struct Rollout {
     step.earlier = step.growing ? t : 0;
     const int64_t frame = a.K + t - step.m;  // of the first token computed
     step.action = frame - (a.K - 1);
-    for (int64_t c = 0; c < count; ++c)
-      for (int64_t j = 0; j < step.m; ++j)
-        token(w, c * step.m + j, latent(w, count, first, c, frame + j), frame + j - start);
+    for (int64_t j = 0; j < step.m; ++j)
+      for (int64_t c = 0; c < count; ++c)
+        token(w, j * count + c, latent(w, count, first, c, frame + j), frame + j - start);
     project_tokens(w, count * step.m);
     layers(w, step);
 
@@ -286,7 +287,7 @@ struct Rollout {
 
   void predict_mlp(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
     for (int64_t c = 0; c < count; ++c) {
-      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.conditioning + (c * a.T + t) * s.Cp;
+      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.conditioning + (t * count + c) * s.Cp;
       float* row = w.wide;
       for (int64_t i = 0; i < p.E; ++i) row[i] = z[i];
       for (int64_t i = 0; i < p.C; ++i) row[p.E + i] = cond[i];
@@ -313,7 +314,7 @@ struct Rollout {
   }
 
   void tile(Buffers<T>& w, int64_t first, int64_t count) const {
-    embed_actions(w, a.actions + first * a.T * p.A, count * a.T, count * a.T);
+    embed_actions(w, a.actions + first * a.T * p.A, count, a.T);
     for (int64_t t = 0; t < a.T; ++t)
       if (p.dynamics == Dynamics::mlp)
         predict_mlp(w, first, count, t);
@@ -323,14 +324,14 @@ struct Rollout {
 
   // Keys and values of the shared context tokens of `count` environments, for every place of the window.
   void prefix(Buffers<T>& w, int64_t first, int64_t count) const {
-    embed_actions(w, a.past_actions + first * (a.K - 1) * p.A, count * (a.K - 1), count * (a.K - 1));
+    embed_actions(w, a.past_actions + first * (a.K - 1) * p.A, count, a.K - 1);
     for (int64_t start = 0; start < s.prefixes; ++start) {
       Step step{};
       step.count = count, step.m = s.prefix_tokens(a, start), step.first_candidate = first, step.place = start;
       step.actions = a.K - 1, step.action = start, step.per_environment = 1, step.into_prefix = true;
-      for (int64_t c = 0; c < count; ++c)
-        for (int64_t j = 0; j < step.m; ++j)
-          token(w, c * step.m + j, a.context + ((first + c) * a.K + start + j) * p.E, j);
+      for (int64_t j = 0; j < step.m; ++j)
+        for (int64_t c = 0; c < count; ++c)
+          token(w, j * count + c, a.context + ((first + c) * a.K + start + j) * p.E, j);
       project_tokens(w, count * step.m);
       layers(w, step);
     }
@@ -372,7 +373,9 @@ struct Job {
 }  // namespace
 
 // As many candidates as keep their activations in two thirds of L2, shared out evenly among the threads.
+extern "C" char* getenv(const char*);extern "C" int atoi(const char*);
 int64_t rollout_tile(const RolloutArgs& a) {
+  if(getenv("TILE"))return atoi(getenv("TILE"));
   const Predictor& p = *a.predictor;
   const Sizes s(a);
   const int64_t element = p.dtype == DType::float32 ? 4 : p.dtype == DType::bfloat16 ? 2 : 1;

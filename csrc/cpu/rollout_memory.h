@@ -80,7 +80,8 @@ struct Buffers {
   Kept<T> *keys_values, *cache, *modulation;
   Heads<T>* heads;
   Input<T> input, head_input, chain_in;
-  Input<float> wide_in;  // for the action chain, whose inputs stay float32 in every dtype
+  Input<float> action_in;
+  Input<Kept<T>> kept_in;  // for the action chain, which is never narrower than this
   Hidden<T> hidden;
 
   Buffers(Arena& arena, const RolloutArgs& a, const Sizes& s, int64_t tile, int64_t own, int64_t horizon) {
@@ -102,8 +103,9 @@ struct Buffers {
     wide = arena.take<float>(chunk * s.widest);
     input = take_input<T>(arena, rows, s.inputs);
     head_input = take_input<T>(arena, int8 ? rows : 0, head_width);
-    chain_in = take_input<T>(arena, chunk, s.widest);
-    wide_in = take_input<float>(arena, chunk, s.widest);
+    chain_in = take_input<T>(arena, transformer ? CHUNK : 0, s.Wp);
+    action_in = take_input<float>(arena, CHUNK, padded(p.A));
+    kept_in = take_input<Kept<T>>(arena, p.action_count > 1 ? CHUNK : 0, s.widest);
   }
 
  private:

@@ -17,6 +17,7 @@ from fastwm.engine.backend import cpu_module
 from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine
 
 DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
+LARGE_PAGE = 2 << 20
 _ACTIVATIONS = {"none": 0, "silu": 1, "gelu": 2, "mish": 3, "simnorm": 4}
 _FUSED = ("silu", "gelu", "mish")  # activations that a fused MLP may have between its layers
 
@@ -31,7 +32,7 @@ class PackedPredictor:
         self.spec, self.dtype, self.isa = spec, dtype, isa
         self._cpu = cpu_module()
         self._panel: int = self._cpu.panel_width(isa)
-        self._memory: list[Tensor] = []
+        self._weights = _Arena()
         self._workspaces = threading.local()
         self.bound = self._cpu.Predictor(isa, self._describe(spec))
         self.handle = id(self)
@@ -39,14 +40,14 @@ class PackedPredictor:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self._memory)
+        return self._weights.used
 
     def workspace(self, B: int, S: int, T: int, K: int, threads: int) -> Tensor:
         """Scratch memory for one call, reused by later calls of the same thread."""
         size = self.bound.workspace(B, S, T, K, threads)
         kept = getattr(self._workspaces, "tensor", None)
         if kept is None or kept.numel() < size:
-            kept = self._workspaces.tensor = torch.empty(size, dtype=torch.uint8)
+            kept = self._workspaces.tensor = large_pages(size)
         return kept
 
     def _describe(self, spec: PredictorSpec) -> dict:
@@ -71,8 +72,11 @@ class PackedPredictor:
             "H": H,
             "D": D,
             "window": spec.window,
-            # The action chain is a hundredth of the work and reads raw actions: float32 in every dtype.
-            "action": [self._pack(dense, dtype="float32") for dense in spec.action],
+            # The first layer reads raw actions, whose offset may be large against their differences.
+            "action": [
+                self._pack(dense, dtype="float32" if i == 0 or self.dtype == "float32" else "bfloat16")
+                for i, dense in enumerate(spec.action)
+            ],
             "head": [
                 self._pack(dense, after=head[-2].activation if fused and dense is head[-1] else None)
                 for dense in head
@@ -108,7 +112,7 @@ class PackedPredictor:
         after: str | None = None,
         dtype: str | None = None,
     ) -> tuple:
-        """The tuple that the C++ Dense is made of; its memory stays in self._memory.
+        """The tuple that the C++ Dense is made of; its memory is in self._weights.
 
         in_blocks: of an attention's heads. after: the activation of a fused MLP whose second layer this is.
         """
@@ -122,12 +126,11 @@ class PackedPredictor:
             part = 0
         shape = (out_blocks, outputs // out_blocks, in_blocks, inputs // max(1, in_blocks), part, code)
         size, parts, columns = self._cpu.packed_sizes(self.isa, *shape)
-        packed = torch.empty(size, dtype=torch.uint8)
+        packed = self._weights.take(size)
         scale, sums = torch.empty(parts, columns), torch.empty(parts, columns, dtype=torch.int32)
         weight = dense.weight.contiguous()
         pointers = (weight.data_ptr(), packed.data_ptr(), scale.data_ptr(), sums.data_ptr())
         self._cpu.pack(self.isa, *pointers, *shape)
-        self._memory.append(packed)
         bias = torch.zeros(out_blocks, columns // out_blocks)
         if dense.bias is not None:
             bias[:, : outputs // out_blocks] = dense.bias.view(out_blocks, -1)
@@ -152,9 +155,41 @@ class PackedPredictor:
         return self._keep(padded)
 
     def _keep(self, tensor: Tensor) -> int:
-        tensor = tensor.detach().contiguous().clone()
-        self._memory.append(tensor)
-        return tensor.data_ptr()
+        """Address of a copy."""
+        kept = self._weights.take(tensor.nbytes).view(tensor.dtype)
+        kept.copy_(tensor.detach().reshape(-1))
+        return kept.data_ptr()
+
+
+class _Arena:
+    """Pieces of large memory, 64-byte aligned: matrices that are read one after another lie one after another."""
+
+    CHUNK = 16 << 20
+
+    def __init__(self) -> None:
+        self._chunks: list[Tensor] = []
+        self._left = torch.empty(0, dtype=torch.uint8)
+        self.used = 0
+
+    def take(self, size: int) -> Tensor:
+        """uint8 [size], not initialised."""
+        rounded = -(-size // 64) * 64
+        if rounded > self._left.numel():
+            self._left = large_pages(max(rounded, self.CHUNK))
+            self._chunks.append(self._left)
+        piece, self._left = self._left[:size], self._left[rounded:]
+        self.used += size
+        return piece
+
+
+def large_pages(size: int) -> Tensor:
+    """uint8 [size] that begins at a page of 2 MiB, where size is worth it, and lies in such pages if the system has them."""
+    if size < LARGE_PAGE:
+        return torch.empty(size, dtype=torch.uint8)
+    memory = torch.empty(size + LARGE_PAGE, dtype=torch.uint8)
+    offset = -memory.data_ptr() % LARGE_PAGE
+    cpu_module().advise_large_pages(memory.data_ptr() + offset, size)
+    return memory[offset : offset + size]
 
 
 # Integers that stand for a predictor where only numbers and tensors may pass (torch ops).
