@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
-from bench.timing import against_torch
 from fastwm import ops, reference
+
+from .timing import against_torch
 
 B, S, T, A = 1, 300, 5, 10
 

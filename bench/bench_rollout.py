@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.machine import peak
-from bench.timing import in_turns
 from fastwm import ops
 from fastwm.engine.backend import isas
 from fastwm.engine.importers import import_model
@@ -23,6 +21,9 @@ from fastwm.engine.pack import DTYPES, PackedPredictor
 from fastwm.engine.spec import PredictorSpec
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.ops.rollout import rollout
+
+from .machine import peak
+from .timing import in_turns
 
 SAMPLES, ELITES, HORIZON, ACTION_DIM = 300, 30, 5, 10
 MAX_RELATIVE_COST_ERROR = 1e-4  # float32
@@ -182,7 +183,7 @@ def _compiled(model: WorldModel) -> WorldModel:
 def peer_ways(problem: Problem) -> Iterator[Way]:
     """stable-worldmodel's own LeWM.get_cost, with observation and goal encoded beforehand."""
     try:
-        from bench.peer import lewm_costs
+        from .peer import lewm_costs
     except ImportError:
         return
     for dtype in DTYPES:

@@ -11,7 +11,7 @@ from stable_worldmodel.wm.lewm.module import MLP, Embedder, Predictor
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from bench.bench_rollout import Problem
+    from .bench_rollout import Problem
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import importlib
 import json
 from pathlib import Path
 
-from bench.machine import header
 from fastwm.engine.backend import default_threads
+
+from .machine import header
 
 HERE = Path(__file__).parent
 STEMS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
@@ -34,7 +35,7 @@ def main() -> None:
     machine = header()
     print(json.dumps(machine, indent=2))
     for stem in arguments.stems or STEMS:
-        module = importlib.import_module(f"bench.bench_{stem}")
+        module = importlib.import_module(f".bench_{stem}", __package__)
         print(f"\n{stem}: {module.__doc__.strip()}")
         lines = []
         for line in module.results(

@@ -122,6 +122,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
         "train": (_train, "train a world model on episodes", _TRAIN_EXAMPLES),
         "plan": (_plan, "plan from one picture to another", _PLAN_EXAMPLES),
         "eval": (_eval, "how often a model's plans reach their goals, in closed loop", _EVAL_EXAMPLES),
+        "bench": (_bench, "how fast the kernels and a whole plan are on this machine", _BENCH_EXAMPLES),
         "info": (_info, "what runs here: backend, instruction set, threads, versions", _INFO_EXAMPLES),
     }
     chosen = next((argument for argument in arguments if argument in declarations), None)
@@ -242,6 +243,7 @@ def _plan(parser: Parser) -> None:
 _EVAL_EXAMPLES = """examples:
   fastwm eval runs/demo/model --env push
   fastwm eval runs/demo/model --env push --episodes 500 --samples 256
+  fastwm eval runs/demo/model --env push --episodes 500 --dtype float32 int8       the same episodes, pair by pair
   fastwm eval --env push --policy expert random              the baselines need no model
 """
 
@@ -258,8 +260,49 @@ def _eval(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of tasks and draws (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["auto"],
+        choices=_dtypes(),
+        help="of the engine; several are compared in the same episodes (default: auto)",
+    )
     _search(parser)
-    _engine(parser)
+    _backend(parser)
+    _quiet(parser)
+
+
+_BENCH_EXAMPLES = """examples:
+  fastwm bench                                 every kernel and whole plans, beside PyTorch: a minute
+  fastwm bench --quick --threads 1             a look, in seconds
+  fastwm bench rollout_lewm plan_push          some; the names: cem_sample, rollout_small, rollout_mlp, rollout_lewm,
+                                               goal_cost, cem_update, plan_push, plan_two_room
+  FASTWM_ISA=avx2 fastwm bench                 on another instruction set
+  fastwm bench --latency --rate 50 --out lat   1000 plans at 50 Hz by each backend: tail, jitter, misses, and a picture
+  fastwm bench --scaling --out scaling         cost against candidates, horizon, depth, width, threads, and a page about it
+
+A time is printed only for what has just computed the same as PyTorch: `agrees` is the largest relative error of a cost, or
+says that all bits are the same. `of peak` is counted operations against measured fused multiply-adds. Run nothing beside it.
+"""
+
+
+def _bench(parser: Parser) -> None:
+    parser.usage = "fastwm bench [options] [KERNEL ...]"
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help="(default: all)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--latency", action="store_true", help="plans at a fixed rate instead")
+    mode.add_argument("--scaling", action="store_true", help="rollouts of many sizes instead")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, and nothing large")
+    parser.add_argument(
+        "--repeats", type=int, metavar="N", help="of each time (default: 10; of --scaling: 3)"
+    )
+    parser.add_argument(
+        "--plans", type=int, metavar="N", help="of --latency, by each backend (default: 1000)"
+    )
+    parser.add_argument("--rate", type=float, default=20.0, metavar="HZ", help="of --latency (default: 20)")
+    parser.add_argument("--json", metavar="FILE", help="write the results there")
+    parser.add_argument("--out", metavar="DIR", help="write the results and their pictures there")
+    _threads(parser)
     _quiet(parser)
 
 
@@ -298,14 +341,19 @@ def _search(parser: Parser) -> None:
 
 
 def _engine(parser: Parser) -> None:
+    parser.add_argument("--dtype", default="auto", choices=_dtypes(), help="of the engine (default: auto)")
+    _backend(parser)
+
+
+def _backend(parser: Parser) -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "torch"), help="(default: auto)")
-    parser.add_argument(
-        "--dtype",
-        default="auto",
-        choices=("auto", "float32", "bfloat16"),
-        help="of the engine (default: auto)",
-    )
     _threads(parser)
+
+
+def _dtypes() -> tuple[str, ...]:
+    from fastwm.engine.pack import DTYPES
+
+    return ("auto", *DTYPES)
 
 
 def _threads(parser: Parser) -> None:

@@ -30,6 +30,7 @@ from fastwm.evaluation import (
     Policy,
     RandomPolicy,
     evaluate,
+    paired_difference,
     sample_tasks,
 )
 from fastwm.models import WorldModel, WorldModelConfig
@@ -97,7 +98,7 @@ def plan(parsed: argparse.Namespace) -> None:
     """Plan from a start to a goal picture."""
     model = WorldModel.load(parsed.model)
     start, goal = _pictures(parsed, model.config.image_size)
-    engine = _compile(model, parsed)
+    engine = _compile(model, parsed, parsed.dtype)
     planner = _search(parsed).planner(engine, envs.world(parsed.env) if parsed.env else None)
     found = planner.plan(start, goal, deadline=parsed.deadline, generator=parsed.seed)
     actions = found.actions[0].tolist()
@@ -121,8 +122,11 @@ def eval(parsed: argparse.Namespace) -> None:
         if name == "planner":
             if parsed.model is None:
                 raise ValueError("the planner needs a model: fastwm eval DIR --env …")
-            engine = _compile(WorldModel.load(parsed.model), parsed)
-            policies.append(PlannerPolicy(_search(parsed).planner(engine, world)))
+            model = WorldModel.load(parsed.model)
+            for dtype in parsed.dtype:
+                engine = _compile(model, parsed, dtype)
+                name = "planner" if len(parsed.dtype) == 1 else f"planner {dtype}"
+                policies.append(PlannerPolicy(_search(parsed).planner(engine, world), name=name))
         else:
             policies.append(ExpertPolicy(world) if name == "expert" else RandomPolicy(world))
     results = [
@@ -136,31 +140,53 @@ def eval(parsed: argparse.Namespace) -> None:
         )
         for policy in policies
     ]
+    first, others = results[0], results[1:]
     if parsed.json:
-        print(json.dumps([_evaluation(result) for result in results]))
+        print(json.dumps([_evaluation(first), *(_evaluation(r) | _difference(r, first) for r in others)]))
         return
+    width = max(len(result.policy) for result in results)
     for result in results:
         low, high = result.interval
         decisions = (
             "" if result.mean_decisions is None else f", {result.mean_decisions:.1f} decisions to the goal"
         )
         print(
-            f"{result.policy:<8} {percent(result.rate)} of {parsed.episodes} episodes (95 % interval {100 * low:.0f} to "
+            f"{result.policy:<{width}} {percent(result.rate)} of {parsed.episodes} episodes (95 % interval {100 * low:.0f} to "
             f"{100 * high:.0f} %){decisions}, {result.mean_decision_ms:.2f} ms per decision"
         )
+    for result in others:
+        difference = paired_difference(result, first)
+        low, high = difference.interval
+        print(
+            f"{result.policy} less {first.policy}: {100 * difference.rate:+.1f} % of episodes (95 % interval {100 * low:+.1f} "
+            f"to {100 * high:+.1f} %), {difference.won} won, {difference.lost} lost"
+        )
+
+
+def bench(parsed: argparse.Namespace) -> int:
+    """How fast it runs here; 1 if something did not agree with PyTorch."""
+    try:
+        from fastwm.bench.command import run
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("fastwm.bench"):
+            raise
+        raise ImportError(
+            "the benchmarks are part of an installed fastwm: pip install . (or make install)"
+        ) from error
+    return run(parsed)
 
 
 def info(parsed: argparse.Namespace) -> None:
     """What runs here."""
     found: dict[str, Any] = {**fastwm.info(), "threads": check_threads(parsed.threads)}
     if parsed.model is not None:
-        found["engine"] = _compile(WorldModel.load(parsed.model), parsed).info()
+        found["engine"] = _compile(WorldModel.load(parsed.model), parsed, parsed.dtype).info()
     print(json.dumps(found) if parsed.json else "\n".join(_lines(found)))
 
 
-def _compile(model: WorldModel, parsed: argparse.Namespace) -> Engine:
+def _compile(model: WorldModel, parsed: argparse.Namespace, dtype: Any) -> Engine:
     torch.set_num_threads(check_threads(parsed.threads))
-    return fastwm.compile(model, backend=parsed.backend, dtype=parsed.dtype, threads=parsed.threads)
+    return fastwm.compile(model, backend=parsed.backend, dtype=dtype, threads=parsed.threads)
 
 
 def _search(parsed: argparse.Namespace) -> Search:
@@ -213,6 +239,12 @@ def _evaluation(result: Evaluation) -> dict[str, Any]:
         "decisions": result.mean_decisions,
         "decision_ms": result.mean_decision_ms,
     }
+
+
+def _difference(result: Evaluation, first: Evaluation) -> dict[str, Any]:
+    found = paired_difference(result, first)
+    numbers = {"success": found.rate, "interval": list(found.interval), "won": found.won, "lost": found.lost}
+    return {"difference": {"from": first.policy, **numbers}}
 
 
 def _lines(found: dict[str, Any], indent: str = "") -> list[str]:

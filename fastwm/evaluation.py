@@ -48,9 +48,8 @@ class PlannerPolicy(Policy):
     episodes [b] that were active and their plan.
     """
 
-    name = "planner"
-
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner, *, name: str = "planner") -> None:
+        self.name = name
         self.planner = planner
         self.plans: list[tuple[NDArray[np.int64], Plan]] = []
 
@@ -204,6 +203,40 @@ def evaluate(
         goal,
         milliseconds / np.maximum(decisions, 1),
     )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Success of one policy less that of another in the same episodes: those that it alone reached, or the other alone."""
+
+    won: int
+    lost: int
+    episodes: int
+
+    @property
+    def rate(self) -> float:
+        """Difference of the shares of episodes that reached their goal."""
+        return (self.won - self.lost) / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of `rate` (Bonett and Price 2012): not empty where all episodes end alike."""
+        n = self.episodes + 2
+        won, lost = (self.won + 1) / n, (self.lost + 1) / n
+        half = CONFIDENCE_95 * math.sqrt((won + lost - (won - lost) ** 2) / n)
+        return max(-1.0, won - lost - half), min(1.0, won - lost + half)
+
+
+def paired_difference(result: Evaluation, other: Evaluation) -> Difference:
+    """`result` less `other`, episode by episode; ValueError unless both had the same tasks."""
+    if not (
+        result.goals.shape == other.goals.shape
+        and np.array_equal(result.goals, other.goals)
+        and np.array_equal(result.states[:, 0], other.states[:, 0])
+    ):
+        raise ValueError("result and other had other tasks; expected the same world, episodes and seed")
+    won, lost = result.success & ~other.success, other.success & ~result.success
+    return Difference(int(won.sum()), int(lost.sum()), len(won))
 
 
 def wilson_interval(successes: int, trials: int, z: float = CONFIDENCE_95) -> tuple[float, float]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from fastwm.engine import backend
+
+sys.path.append(
+    str(Path(__file__).parents[1])
+)  # for bench/; last, so that an installed fastwm is the one that is tested
 
 
 def _isas() -> list[str]:

@@ -17,11 +17,12 @@ from tiny_data import write_dots
 
 from fastwm import cli, commands
 from fastwm.cli import main
+from fastwm.engine.pack import DTYPES
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.training import TrainConfig
 
 SEARCH = ["--samples", "8", "--iterations", "2", "--horizon", "3", "--threads", "1"]
-COMMANDS = ("demo", "collect", "train", "plan", "eval", "info")
+COMMANDS = ("demo", "collect", "train", "plan", "eval", "bench", "info")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,12 @@ def test_every_field_of_the_configurations_has_a_flag() -> None:
         (["eval", "nowhere", "--env", "push"], "nowhere holds no world model"),
         (["plan", "nowhere", "--env", "push"], "nowhere holds no world model"),
         (["info", "--threads", "0"], "threads is 0"),
+        (["bench", "--threads", "0"], "threads is 0"),
+        (["bench", "--repeats", "0"], "repeats is 0"),
+        (["bench", "dance"], "unknown kernels dance; known are cem_sample, rollout_small"),
+        (["bench", "--latency", "--rate", "0"], "rate is 0"),
+        (["bench", "--latency", "--scaling"], "not allowed with"),
+        (["bench", "goal_cost", "--latency"], "leave the kernels out"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -178,6 +185,27 @@ def test_eval_prints_success_with_its_interval(model_dir: str, capsys: pytest.Ca
     assert "100 % of 7 episodes (95 % interval 65 to 100 %)" in capsys.readouterr().out
 
 
+def test_eval_compares_dtypes_pair_by_pair(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", model_dir, "--env", "two-room", "--episodes", "5", "--quiet", *SEARCH]
+    arguments += ["--dtype", "float32", "float32", *list(DTYPES)[1:]]
+    assert main([*arguments, "--json"]) == 0
+    first, *others = json.loads(capsys.readouterr().out)
+    assert first["policy"] == "planner float32"
+    assert "difference" not in first
+    assert [result["policy"] for result in others] == [
+        "planner float32",
+        *(f"planner {d}" for d in list(DTYPES)[1:]),
+    ]
+    for result in others:
+        found = result["difference"]
+        assert found["from"] == "planner float32"
+        assert found["success"] == pytest.approx(result["success"] - first["success"])
+        assert (found["won"] - found["lost"]) / 5 == pytest.approx(found["success"])
+    assert others[0]["difference"]["won"] == others[0]["difference"]["lost"] == 0
+    assert main(arguments) == 0
+    assert "planner bfloat16 less planner float32: " in capsys.readouterr().out
+
+
 def test_collect_then_train_then_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     data, run = str(tmp_path / "rooms.h5"), str(tmp_path / "run")
     assert main(["collect", "two-room", data, "--episodes", "12", "--length", "14", "--quiet"]) == 0
@@ -213,6 +241,30 @@ def test_info_tells_what_runs(model_dir: str, capsys: pytest.CaptureFixture[str]
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["fastwm"] == found["fastwm"]
     assert lines["backend"] == found["backend"]
+
+
+def test_bench_prints_times_and_writes_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    arguments = [
+        "bench",
+        "goal_cost",
+        "cem_update",
+        "--quick",
+        "--threads",
+        "1",
+        "--quiet",
+        "--json",
+        str(path),
+    ]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert found["machine"]["processor"] in printed
+    assert [line["kernel"] for line in found["results"]] == ["goal_cost"] * 2 + ["cem_update"] * 2
+    for line in found["results"]:
+        assert line["passed"]
+        if line["engine"] == "fastwm":
+            assert f"{line['milliseconds']['median']:.4g}" in printed
 
 
 def test_an_interruption_is_one_line(

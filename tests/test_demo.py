@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import random_model
@@ -26,6 +26,7 @@ from fastwm.demo.curves import read_log
 from fastwm.demo.playback import body_columns, choose_episodes, fit_probe, png_uri
 from fastwm.demo.settings import _KNOWN
 from fastwm.demo.table import duration, summary_table
+from fastwm.engine.pack import DTYPES
 from fastwm.envs import WORLDS, world
 from fastwm.evaluation import Evaluation
 
@@ -49,6 +50,7 @@ def test_every_world_has_settings() -> None:
         DemoSettings.of("moon")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0.2, 3))
 def test_the_search_is_in_environment_units(samples: int, std: float) -> None:
     engine = fastwm.compile(random_model(), dtype="float32", threads=1)
@@ -100,6 +102,18 @@ def test_no_time_is_measured_unless_the_costs_agree() -> None:
         > 1e-4
         > parity_error(planner_of(engine), model, *pictures())
     )
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float32"])
+def test_a_narrow_engine_is_timed_beside_pytorchs_best(dtype: str) -> None:
+    model = random_model()
+    engine = fastwm.compile(model, dtype=dtype, threads=1)
+    search = Search(samples=16, iterations=2, horizon=3)
+    found = compare(
+        model, engine, lambda engine: search.planner(engine, world("push")), *pictures(), repeats=1
+    )
+    ways = {("engine", "float32"), ("torch", "float32"), ("engine", dtype), ("torch", "bfloat16")}
+    assert found.milliseconds.keys() == ways
 
 
 def test_the_plain_plan_refuses_a_search_it_does_not_know() -> None:
@@ -238,6 +252,17 @@ def test_the_summary_holds_what_it_promises(tiny_run: tuple[DemoSettings, Path, 
     assert len(read_log(out / "model" / "validation.csv")) == settings.validations
     assert fastwm.load(out / "model").config == settings.model_config(2)
     assert all(len(line) <= 80 for line in summary_table(summary).splitlines()[:-1])
+
+
+def test_the_table_says_what_is_beside_int8(tiny_run: tuple[DemoSettings, Path, dict]) -> None:
+    _, _, summary = tiny_run
+    narrow = {"plan_ms_engine_int8": 2.0, "plan_ms_torch_bfloat16": 5.0}
+    lines = summary_table({**summary, **narrow}).splitlines()
+    (row,) = [line for line in lines if line.startswith("  int8")]
+    assert "2.00 ms" in row
+    assert "5.00 ms" in row
+    assert "2.5 times as long" in row
+    assert "  beside int8, PyTorch in bfloat16" in lines
 
 
 def test_the_table_shows_no_time_where_costs_differ(tiny_run: tuple[DemoSettings, Path, dict]) -> None:

@@ -128,9 +128,12 @@ def test_resuming_a_finished_run_changes_nothing(data: Path, finished: Path, uni
     result = train(data, finished, small_config(**MODEL), TrainConfig(**CONFIG), resume=True, progress=False)
     for name in FILES:
         assert (finished / name).read_bytes() == (uninterrupted / name).read_bytes(), name
-    truth = WorldModel.load(uninterrupted).state_dict()
+    truth = WorldModel.load(uninterrupted)
     for name, tensor in result.model.state_dict().items():
-        assert torch.equal(tensor, truth[name]), name
+        assert torch.equal(tensor, truth.state_dict()[name]), name
+    assert truth.calibration is not None
+    assert result.model.calibration is not None
+    assert torch.equal(result.model.calibration.latents, truth.calibration.latents)
 
 
 def test_a_directory_has_one_run_at_a_time(data: Path, tmp_path: Path) -> None:

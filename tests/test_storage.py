@@ -13,6 +13,7 @@ import torch
 from tiny_models import every_model, random_model
 
 from fastwm.models import WorldModel
+from fastwm.models.calibration import Calibration
 from fastwm.models.storage import serialise, write_atomically
 
 
@@ -47,6 +48,60 @@ def test_saving_again_replaces_and_keeps_the_metadata(tmp_path: Path) -> None:
     assert third.metadata == {"world": "push"}
     assert third.predictor.norm.bias.unique().tolist() == [7]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def contexts(N: int = 4, K: int = 2, E: int = 12, A: int = 2) -> Calibration:
+    random = torch.Generator().manual_seed(1)
+    return Calibration(torch.randn(N, K, E, generator=random), torch.randn(N, K - 1, A, generator=random))
+
+
+def test_calibration_contexts_are_kept_with_the_model(tmp_path: Path) -> None:
+    model = random_model()
+    model.calibration = contexts()
+    names = set(model.state_dict())
+    model.save(tmp_path / "with")
+    loaded = WorldModel.load(tmp_path / "with")
+    assert loaded.calibration is not None
+    assert torch.equal(loaded.calibration.latents, model.calibration.latents)
+    assert torch.equal(loaded.calibration.past_actions, model.calibration.past_actions)
+    assert set(loaded.state_dict()) == names, "they are no parameters"
+    loaded.save(tmp_path / "again")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "with" / name).read_bytes()
+
+
+def test_a_model_without_calibration_contexts_loads(tmp_path: Path) -> None:
+    random_model().save(tmp_path)
+    assert WorldModel.load(tmp_path).calibration is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("calibration.past_actions"), "tensors are missing: calibration.past_actions"),
+        (lambda t: t.pop("calibration.latents"), "tensors are missing: calibration.latents"),
+        (lambda t: t.update({"calibration.latents": torch.ones(4, 2, 11)}), r"calibration.latents has shape \[4, 2, 11\]"),
+        (lambda t: t.update({"calibration.latents": torch.ones(4, 12)}), r"calibration.latents has shape \[4, 12\]"),
+        (lambda t: t.update({"calibration.latents": torch.ones(4, 4, 12)}), r"\[4, 4, 12\], expected .* 1 <= K <= 3"),
+        (lambda t: t.update({"calibration.past_actions": torch.ones(4, 2, 2)}),
+            r"past_actions has shape \[4, 2, 2\], expected \[4, 1, 2\]"),
+        (lambda t: t.update({"calibration.past_actions": torch.ones(4, 1, 2).half()}), "past_actions is torch.float16"),
+        (lambda t: t["calibration.latents"][1, 0, 3].fill_(math.nan), "calibration.latents holds numbers that are not finite"),
+        (lambda t: t["calibration.past_actions"].fill_(math.inf), "past_actions holds numbers that are not finite"),
+    ],
+)  # fmt: skip
+def test_contexts_that_do_not_fit_are_refused(change, message: str, tmp_path: Path) -> None:
+    own = contexts()
+    tensors = random_model().state_dict() | {
+        "calibration.latents": own.latents,
+        "calibration.past_actions": own.past_actions,
+    }
+    save_with(tmp_path, tensors)
+    assert WorldModel.load(tmp_path).calibration is not None
+    change(tensors)
+    save_with(tmp_path, tensors)
+    with pytest.raises(ValueError, match=message):
+        WorldModel.load(tmp_path)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

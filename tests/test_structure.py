@@ -105,6 +105,17 @@ def test_kernels_allocate_nothing_and_call_no_library(isa: str) -> None:
     assert {name for name in called if not name.startswith("_ZN6fastwm")} <= MEMORY
 
 
+# ---- bench, which is fastwm.bench where it is installed --------------------------------------------------------------------
+
+
+def test_benchmarks_import_each_other_by_relative_names() -> None:
+    for path in (ROOT / "bench").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not path.name.startswith("test_"):
+                absolute = not node.level and (node.module or "").partition(".")[0] == "bench"
+                assert not absolute, f"bench/{path.name}:{node.lineno}: from {node.module} import"
+
+
 # ---- environment variables and files ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from tiny_models import random_model, small_config
 from fastwm.data import Episodes
 from fastwm.models import WorldModel
 from fastwm.training import TrainConfig, measure_health, train
+from fastwm.training.calibration import CONTEXTS
 from fastwm.training.health import effective_rank, linear_probe_r2, open_loop_error
 from fastwm.training.logs import CSVLog
 from fastwm.training.precision import use_bfloat16
@@ -101,6 +102,31 @@ def test_every_kind_of_run_lowers_its_loss(model: dict, config: dict, dots: Path
     train(dots, tmp_path, small_config(**model), short(steps=40, warmup_steps=1, **config), progress=False)
     losses = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize(
+    ("model", "frames", "expected"),
+    [({}, 4, 3), ({}, 3, 3), ({}, 2, 2), ({"window": 1}, 2, 1), ({"action_dim": 4, "action_block": 2}, 3, 3)],
+    ids=["as many as the window", "of fewer", "of two", "window 1", "action blocks"],
+)
+def test_a_model_keeps_contexts_of_held_out_episodes(
+    model: dict, frames: int, expected: int, dots: Path, tmp_path: Path
+) -> None:
+    result = train(dots, tmp_path, small_config(**model), short(frames=frames), progress=False)
+    kept = WorldModel.load(tmp_path).calibration
+    assert kept is not None
+    assert result.model.calibration is not None
+    assert torch.equal(kept.latents, result.model.calibration.latents)
+    held_out, skip = Episodes(dots).split(0.2)[1], result.model.config.action_block
+    starts = held_out.windows(expected, frame_skip=skip)
+    every = held_out.batch(starts, expected, frame_skip=skip)
+    with torch.no_grad():
+        latents = result.model.encode(torch.as_tensor(every["pixels"]))
+    assert kept.latents.shape == (CONTEXTS, expected, 12)
+    for context, past_actions in zip(kept.latents, kept.past_actions, strict=True):
+        near = (latents - context).abs().amax((1, 2))
+        assert near.min() < 1e-4
+        assert torch.equal(past_actions, torch.as_tensor(every["action"][int(near.argmin())]))
 
 
 def test_data_without_states_has_no_probe(tmp_path: Path) -> None:

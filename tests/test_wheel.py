@@ -61,6 +61,17 @@ def test_the_command_says_what_runs() -> None:
         assert word in printed
 
 
+def test_bench_runs_from_the_installed_package() -> None:
+    """Away from the repository, whose bench/ is fastwm.bench there."""
+    command = [str(Path(sys.executable).with_name("fastwm")), "bench", "--quick", "--threads", "1", "--quiet"]
+    names = ["cem_sample", "rollout_mlp", "goal_cost", "cem_update"]
+    found = subprocess.run(
+        [*command, *names], capture_output=True, text=True, check=True, timeout=120, cwd="/"
+    )
+    for name in ("cem_sample", "rollout", "goal_cost", "cem_update"):
+        assert re.search(rf"^{name} .* ×", found.stdout, re.MULTILINE), found.stdout
+
+
 def test_a_plan_from_the_installed_package() -> None:
     """In a new process, away from the source: a model, an engine, a plan."""
     code = """

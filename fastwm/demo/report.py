@@ -134,7 +134,7 @@ def _time(summary: Summary) -> str:
     if summary["plan_ms_engine"] is None:
         return f"{intro}<p>No time is shown: engine and PyTorch disagree about the costs of candidates, by {error}.</p>"
     rows = []
-    for suffix, dtype in (("", "float32"), ("_bfloat16", "bfloat16")):
+    for suffix, dtype in (("", "float32"), ("_bfloat16", "bfloat16"), ("_int8", "int8")):
         for way, name, style in (("engine", "engine", "main"), ("torch", "PyTorch", "other")):
             if f"plan_ms_{way}{suffix}" in summary:
                 milliseconds = summary[f"plan_ms_{way}{suffix}"]

@@ -133,11 +133,9 @@ def _summary(
         summary[f"interval_{found.policy}"] = list(found.interval)
         summary[f"decisions_{found.policy}"] = found.mean_decisions
     summary["decision_ms_planner"] = evaluations[0].mean_decision_ms
-    for way in ("engine", "torch"):
-        for dtype in ("float32", "bfloat16"):
-            suffix = "" if dtype == "float32" else f"_{dtype}"
-            if dtype == "float32" or (way, dtype) in comparison.milliseconds:
-                summary[f"plan_ms_{way}{suffix}"] = comparison.milliseconds.get((way, dtype))
+    summary |= {"plan_ms_engine": None, "plan_ms_torch": None}
+    for (way, dtype), milliseconds in comparison.milliseconds.items():
+        summary[f"plan_ms_{way}" if dtype == "float32" else f"plan_ms_{way}_{dtype}"] = milliseconds
     summary["parity_error"], summary["parity_tolerance"] = comparison.parity_error, comparison.tolerance
     summary["train_seconds"] = ledger.seconds["train"]
     summary["stage_seconds"] = dict(ledger.seconds)

@@ -34,12 +34,18 @@ def _times(summary: dict[str, Any]) -> list[str]:
     if summary["plan_ms_engine"] is None:
         error = f"{summary['parity_error']:.1e}, allowed {summary['parity_tolerance']:.0e}"
         return [*lines, f"  not timed: the costs of engine and PyTorch differ (relative error {error})"]
-    for suffix, dtype in (("", "float32"), ("_bfloat16", "bfloat16")):
+    for dtype, suffix, beside in (
+        ("float32", "", ""),
+        ("bfloat16", "_bfloat16", "_bfloat16"),
+        ("int8", "_int8", "_bfloat16"),
+    ):
         if f"plan_ms_engine{suffix}" in summary:
-            engine, torch = summary[f"plan_ms_engine{suffix}"], summary[f"plan_ms_torch{suffix}"]
+            engine, torch = summary[f"plan_ms_engine{suffix}"], summary[f"plan_ms_torch{beside}"]
             lines.append(
                 f"  {dtype:<10}engine {engine:7.2f} ms   PyTorch {torch:7.2f} ms   {torch / engine:.1f} times as long"
             )
+    if "plan_ms_engine_int8" in summary:
+        lines.append("  beside int8, PyTorch in bfloat16")
     return [*lines, f"  same costs in float32 to {summary['parity_error']:.0e}"]
 
 

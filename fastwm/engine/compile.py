@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastwm.engine import backend as backends
+from fastwm.engine import ranking
 from fastwm.engine.engine import Engine, Imported
 from fastwm.engine.importers import import_model
 from fastwm.engine.pack import DTYPES, PackedPredictor
-from fastwm.engine.ranking import measure
+from fastwm.models.calibration import check_contexts
+from fastwm.ops.rollout import rollout
+
+# What "auto" tries before float32, fastest first. Elsewhere these products are emulated, and slower than float32.
+NARROW = {"avx512_bf16": tuple(dtype for dtype in ("int8", "bfloat16") if dtype in DTYPES)}
 
 
 def compile(
     model: nn.Module | Imported,
     *,
     backend: Literal["auto", "cpu", "torch"] = "auto",
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     threads: int | None = None,
+    calibration: Tensor | None = None,
 ) -> Engine:
     """Compile a world model for planning on this machine. The weights are copied: later changes to `model` do not count.
 
     model: a fastwm WorldModel, or a stable-worldmodel LeWM (PyPI release or main branch).
     backend: "cpu" (C++ kernels), "torch" (the reference in PyTorch), or "auto".
-    dtype: of weights and matrix products; sums, norms and residuals are float32 in every dtype. "auto" is bfloat16 where the
-        processor multiplies it and the ranking gate (fastwm/engine/ranking.py) passes, else float32.
+    dtype: of weights and matrix products; sums, norms and residuals are float32 in every dtype. "auto" is the fastest that
+        the processor multiplies and that passes the ranking gate (fastwm/engine/ranking.py), else float32.
     threads: of the engine's own pool; None for every processor that this process may use.
+    calibration: float32 latents [N, K, E] of real contexts, as `Engine.encode` makes them, for "auto" to judge dtypes on.
+        None takes those that training kept with the model, else standard normal ones, as SIGReg trains latents to be.
 
-    Raises ValueError for a model that cannot be represented, and for a backend or dtype asked for by name that cannot run.
+    Raises ValueError for a model that cannot be represented, and for a backend or dtype asked for by name that cannot run;
+    TypeError or ValueError for a calibration that does not fit the model.
     """
     if dtype not in ("auto", *DTYPES):
         raise ValueError(f"dtype is {dtype!r}, expected one of {('auto', *DTYPES)}")
     threads = backends.check_threads(threads)
     chosen = backends.backend(backend)
     imported = model if isinstance(model, Imported) else import_model(model)
+    if calibration is not None:
+        check_contexts(
+            "calibration", calibration, window=imported.spec.window, embed_dim=imported.spec.embed_dim
+        )
     why = {
         "backend": "asked for"
         if backend != "auto"
@@ -44,25 +59,26 @@ def compile(
         else "no compiled module"
     }
     if chosen == "torch":
-        if dtype == "bfloat16":
-            raise ValueError("dtype is 'bfloat16', expected 'float32' with backend 'torch', the reference")
+        if dtype not in ("auto", "float32"):
+            raise ValueError(f"dtype is {dtype!r}, expected 'float32' with backend 'torch', the reference")
         why |= {"isa": "PyTorch chooses", "dtype": "the reference is float32"}
         return Engine(imported, backend=chosen, dtype="float32", threads=threads, isa="none", why=why)
     isa = backends.isa()
     why["isa"] = (
         f"{'asked for' if 'FASTWM_ISA' in os.environ else 'the best'} of {', '.join(backends.isas())}"
     )
-    wanted = "float32" if dtype == "auto" else dtype
-    packed, ranking = PackedPredictor(imported.spec, dtype=wanted, isa=isa), None
+    gate = None
     if dtype != "auto":
-        why["dtype"] = "asked for"
-    elif isa != "avx512_bf16":
+        packed, why["dtype"] = PackedPredictor(imported.spec, dtype=dtype, isa=isa), "asked for"
+    elif isa not in NARROW:
+        packed = PackedPredictor(imported.spec, dtype="float32", isa=isa)
         why["dtype"] = f"no dtype is faster than float32 on {isa}"
     else:
-        narrow = PackedPredictor(imported.spec, dtype="bfloat16", isa=isa)
-        ranking = measure(packed, narrow, imported.action_mean, imported.action_std, threads)
-        why["dtype"] = f"bfloat16 {'passed' if ranking.passed else 'failed'} the ranking gate"
-        packed = narrow if ranking.passed else packed
+        packed, gate = _fastest_that_passes(imported, isa, threads, calibration)
+        why["dtype"] = ", ".join(
+            f"{name} {'passed' if figures['passed'] else 'failed'} the ranking gate"
+            for name, figures in gate["dtypes"].items()
+        )
     return Engine(
         imported,
         backend=chosen,
@@ -71,5 +87,28 @@ def compile(
         isa=isa,
         why=why,
         packed=packed,
-        ranking=ranking,
+        ranking_gate=gate,
     )
+
+
+def _fastest_that_passes(
+    imported: Imported, isa: str, threads: int, calibration: Tensor | None
+) -> tuple[PackedPredictor, dict[str, Any]]:
+    """The first of NARROW that the ranking gate lets through, else float32; and what the gate found."""
+    spec, mean, std = imported.spec, imported.action_mean, imported.action_std
+    if calibration is not None:
+        source, contexts = "argument", ranking.given(calibration.cpu(), mean, std)
+    elif imported.calibration is not None:
+        source, contexts = "model", imported.calibration
+    else:
+        source, contexts = "standard normal", ranking.standard_normal(spec.embed_dim, spec.action_dim)
+    exact = PackedPredictor(spec, dtype="float32", isa=isa)
+    problems = ranking.pose_problems(partial(rollout, exact, threads=threads), contexts, mean, std)
+    found: dict[str, dict[str, Any]] = {}
+    for dtype in NARROW[isa]:
+        narrow = PackedPredictor(spec, dtype=dtype, isa=isa)
+        verdict = problems.rank(partial(rollout, narrow, threads=threads))
+        found[dtype] = dataclasses.asdict(verdict) | {"passed": verdict.passed}
+        if verdict.passed:
+            return narrow, {"calibration": source, "dtypes": found}
+    return exact, {"calibration": source, "dtypes": found}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastwm.engine.pack import PackedPredictor
-from fastwm.engine.ranking import Ranking
 from fastwm.engine.spec import PredictorSpec
+from fastwm.models.calibration import Calibration
 from fastwm.ops.rollout import check_rollout
 from fastwm.ops.rollout import rollout as packed_rollout
 from fastwm.reference.rollout import rollout as reference_rollout
@@ -24,6 +25,7 @@ class Imported:
 
     encode: one observation -> one latent [E], in the model's own dtype and device; called frame by frame, so that a latent
     does not depend on what else is encoded with it. observation: shape and dtype that encode takes, for messages.
+    calibration: contexts of real episodes that came with the model.
     """
 
     spec: PredictorSpec
@@ -32,6 +34,7 @@ class Imported:
     action_mean: Tensor  # [A] environment units
     action_std: Tensor  # [A]
     family: str
+    calibration: Calibration | None = None
 
 
 class Engine:
@@ -54,7 +57,7 @@ class Engine:
         isa: str,
         why: dict[str, str],
         packed: PackedPredictor | None = None,
-        ranking: Ranking | None = None,
+        ranking_gate: dict[str, Any] | None = None,
     ) -> None:
         self.spec = imported.spec
         self.backend, self.dtype, self.threads = backend, dtype, threads
@@ -62,7 +65,7 @@ class Engine:
         self.window = imported.spec.window
         self.action_mean, self.action_std = imported.action_mean, imported.action_std
         self._imported, self._why, self._isa = imported, why, isa
-        self._packed, self._ranking = packed, ranking
+        self._packed, self._ranking_gate = packed, ranking_gate
 
     @torch.no_grad()
     def encode(self, obs: Tensor | np.ndarray) -> Tensor:
@@ -127,7 +130,11 @@ class Engine:
         return latents if keep == "all" else latents[:, :, -1]
 
     def info(self) -> dict:
-        """What runs and why: backend, instruction set, dtype, threads, sizes, weight bytes, ranking gate."""
+        """What runs and why: backend, instruction set, dtype, threads, sizes, weight bytes, ranking gate.
+
+        "ranking_gate" is None where no dtype was judged; else it says where the "calibration" contexts came from, and for
+        every dtype that was judged its overlap, its regret (fastwm/engine/ranking.py) and whether it passed.
+        """
         spec = self.spec
         weights = self._packed.weight_bytes if self._packed else 0
         return {
@@ -142,9 +149,7 @@ class Engine:
             "action_dim": spec.action_dim,
             "window": spec.window,
             "layers": len(spec.layers),
-            "ranking_gate": None
-            if self._ranking is None
-            else {**dataclasses.asdict(self._ranking), "passed": self._ranking.passed},
+            "ranking_gate": copy.deepcopy(self._ranking_gate),
             "why": dict(self._why),
         }
 

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from fastwm.models.calibration import LATENTS, PAST_ACTIONS, Calibration
 from fastwm.models.config import CONFIG_VERSION, WorldModelConfig
 
 FORMAT = "fastwm.world_model"
@@ -58,6 +59,24 @@ def load(
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     return config, tensors, description["metadata"]
+
+
+def take_calibration(
+    directory: str | os.PathLike[str], config: WorldModelConfig, tensors: dict[str, torch.Tensor]
+) -> Calibration | None:
+    """Remove the calibration contexts from `tensors`; None where there are none, ValueError where they do not fit."""
+    latents, past_actions = tensors.pop(LATENTS, None), tensors.pop(PAST_ACTIONS, None)
+    if latents is None and past_actions is None:
+        return None
+    if latents is None or past_actions is None:
+        missing = LATENTS if latents is None else PAST_ACTIONS
+        raise ValueError(f"{directory}: tensors are missing: {missing}")
+    try:
+        return Calibration(latents, past_actions).check(
+            window=config.window, embed_dim=config.embed_dim, action_dim=config.action_dim
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{directory}: {error}") from error
 
 
 def check_tensors(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fastwm.models import storage
+from fastwm.models.calibration import LATENTS, PAST_ACTIONS, Calibration
 from fastwm.models.config import WorldModelConfig
 from fastwm.models.encoder import PatchConvEncoder, ViTEncoder
 from fastwm.models.heads import Projector
@@ -19,6 +20,7 @@ class WorldModel(nn.Module):
     """A joint-embedding predictive world model (LeWM, arXiv:2603.19312).
 
     Actions are in environment units; `action_mean` and `action_std`, saved with the model, normalise them.
+    `calibration`: contexts of real episodes, which training keeps with the model; None where there are none.
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding,
     A numbers in one action block.
     """
@@ -30,6 +32,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict[str, str] = {}
+        self.calibration: Calibration | None = None
         embed_dim = config.embed_dim
         self.encoder: nn.Module
         if config.encoder == "patch_conv":
@@ -151,7 +154,10 @@ class WorldModel(nn.Module):
         metadata: strings to keep beside the configuration (by default those that the model was loaded with).
         """
         kept = self.metadata if metadata is None else metadata
-        storage.save(directory, self.config, self.state_dict(), kept)
+        tensors = self.state_dict()
+        if self.calibration is not None:
+            tensors |= {LATENTS: self.calibration.latents, PAST_ACTIONS: self.calibration.past_actions}
+        storage.save(directory, self.config, tensors, kept)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> WorldModel:
@@ -162,6 +168,7 @@ class WorldModel(nn.Module):
         config, tensors, metadata = storage.load(directory)
         with torch.device("meta"):
             model = cls(config)
+        model.calibration = storage.take_calibration(directory, config, tensors)
         storage.check_tensors(directory, expected=model.state_dict(), found=tensors)
         model.load_state_dict(tensors, assign=True)
         model.metadata = metadata

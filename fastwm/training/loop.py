@@ -25,6 +25,7 @@ from tqdm import tqdm
 from fastwm.data import Episodes
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.objectives import PredictionLoss, SIGReg, VICReg
+from fastwm.training.calibration import calibration_contexts
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import TrainConfig
 from fastwm.training.health import HORIZONS, Health, measure_health
@@ -121,6 +122,7 @@ def _run(
 
     windows = training.windows(config.frames, frame_skip=model_config.action_block)
     bfloat16 = use_bfloat16(config.precision)
+    context_frames = min(config.frames, model_config.window)
     health = None
     began = time.perf_counter()
     with (
@@ -148,10 +150,13 @@ def _run(
                 logs.validation.write(validation_row(step, health))
                 logs.tensorboard.write("validation", step, validation_row(step, health))
             if step % config.checkpoint_every == 0 or step == config.steps:
+                model.calibration = calibration_contexts(model, validation, context_frames)
                 model.save(run_path)  # first: a checkpoint says that all before it is on disk
                 save_checkpoint(checkpoint, step, model, optimizer, identity)
     seconds = time.perf_counter() - began
     frames = config.batch_size * config.frames * (config.steps - done)
+    if model.calibration is None:  # no step was left to run
+        model.calibration = calibration_contexts(model, validation, context_frames)
     model.eval()
     return TrainResult(
         model, health or measure_health(model, training, validation), seconds, frames / seconds

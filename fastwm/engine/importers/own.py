@@ -31,6 +31,10 @@ def import_world_model(model: WorldModel) -> Imported:
         action_mean=parts.weight(model.action_mean),
         action_std=parts.weight(model.action_std),
         family="fastwm.WorldModel",
+        calibration=frozen.calibration
+        and frozen.calibration.check(
+            window=spec.window, embed_dim=spec.embed_dim, action_dim=spec.action_dim
+        ),
     )
 
 
