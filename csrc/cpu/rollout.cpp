@@ -16,6 +16,7 @@
 // the output projection. A window is at most a few tokens, so scores are plain dot products.
 //
 // Letters as in ops.h; Wp, Dp, Ep: W, D, E padded to whole panels; m: tokens computed per candidate in this step.
+#include "cpu/attention.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/rollout_memory.h"
@@ -87,37 +88,6 @@ struct Rollout {
     for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
   }
 
-  // attention over a tiny window
-
-  // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
-  void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
-              float* scores, T* out) const {
-    const int64_t n = shared_count + own_count, step = 2 * s.Dp;
-    auto token = [&](int64_t i) { return i < shared_count ? shared + i * step : own + (i - shared_count) * step; };
-    if (n == 1) return convert(token(0) + s.Dp, out, s.Dp);
-    float highest = -__builtin_inff();
-    for (int64_t i = 0; i < n; ++i) {
-      vf dot{};
-      for (int64_t d = 0; d < s.Dp; d += LANES) dot = fma(load(query + d), load(token(i) + d), dot);
-      scores[i] = sum(dot);
-      highest = scores[i] > highest || scores[i] != scores[i] ? scores[i] : highest;
-    }
-    for (int64_t i = n; i < round_up(n, LANES); ++i) scores[i] = highest;
-    float total = 0;
-    for (int64_t i = 0; i < n; i += LANES) store(scores + i, exp(load(scores + i) - set(highest)));
-    for (int64_t i = 0; i < n; ++i) total += scores[i];
-    const float scale = 1.0f / total;
-    for (int64_t d = 0; d < s.Dp; d += PANEL) {
-      vf low{}, high{};
-      for (int64_t i = 0; i < n; ++i) {
-        const vf weight = set(scores[i] * scale);
-        low = fma(weight, load(token(i) + s.Dp + d), low);
-        high = fma(weight, load(token(i) + s.Dp + d + LANES), high);
-      }
-      store(out + d, low, high);
-    }
-  }
-
   // the layers
 
   struct Step {
@@ -173,15 +143,10 @@ struct Rollout {
         if (!lone)
           project(w.input + skip * s.inputs, asking == 1 ? t.m * s.inputs : s.inputs, t.count * asking, 3 * h * s.Dp,
                   head_panels, w.query, s.Dp);
-        const float* prefixes = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
-        for (int64_t c = 0; c < t.count; ++c) {
-          const float* shared = prefixes + (t.first_candidate + c) / t.per_environment * t.shared * token;
-          for (int64_t j = 0; j < asking; ++j) {
-            const int64_t row = c * asking + j;
-            attend(w.query + row * s.Dp, shared, t.shared, kv.base + c * kv.candidate_stride, kv.earlier + skip + j + 1,
-                   w.scores, w.heads + row * ldh + (h - first) * s.Dp);
-          }
-        }
+        attend(
+            Attention{w.query, t.shared ? prefix_at(t.place, layer, h, 0) : nullptr, kv.base, w.scores, t.count, asking,
+                      s.Dp, t.shared, kv.earlier + skip + 1, kv.candidate_stride, t.first_candidate, t.per_environment},
+            w.heads + (h - first) * s.Dp, ldh);
       }
       if (asking == 0) continue;
       gemm(

@@ -67,7 +67,7 @@ struct Buffers {
     keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
     heads = arena.take<T>(transformer ? rows * s.head_group * s.Dp : 0);
     hidden = arena.take<T>(rows * HIDDEN);
-    scores = arena.take<float>(round_up(p.window, LANES));
+    scores = arena.take<float>(p.window * LANES);
     cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
     latents = arena.take<float>(horizon * tile * s.Ep);
     modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
