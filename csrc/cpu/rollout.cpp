@@ -24,11 +24,11 @@
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-// Keys and values of one head: candidate c's token i at base + i * token_stride + c * candidate_stride.
+// Keys and values of one head: candidate c's token i at base + i * stride + c * 2 Dp.
 template <class KV>
 struct KeysValues {
   KV* base;
-  int64_t candidate_stride, token_stride;
+  int64_t stride;
   int64_t earlier;  // tokens already there before this step's
 };
 
@@ -146,9 +146,9 @@ struct Rollout {
 
   KeysValues<Kept<T>> keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
     const int64_t token = 2 * s.Dp, row = t.count * token;
-    if (t.into_prefix) return {prefix_at(t.place, layer, head) + t.first_candidate * token, token, a.B * token, 0};
-    if (t.growing) return {w.cache + (layer * p.H + head) * s.growth * row, token, row, t.earlier};
-    return {w.keys_values, token, row, 0};
+    if (t.into_prefix) return {prefix_at(t.place, layer, head) + t.first_candidate * token, a.B * token, 0};
+    if (t.growing) return {w.cache + (layer * p.H + head) * s.growth * row, row, t.earlier};
+    return {w.keys_values, row, 0};
   }
 
   // acc[row of each asking token] = out projection of all heads. Asking: every token, or the last of each candidate.
@@ -172,16 +172,15 @@ struct Rollout {
         const Panels<T> query = weights(3 * h * s.Dp, head_panels), both = weights((3 * h + 1) * s.Dp, 2 * head_panels);
         const void* after = asking && h + 1 == first + group ? out.data : h + 1 < p.H ? head_begin(h + 1) : nullptr;
         if (queries) project(skip * t.count, asking * t.count, query, both.data, w.query, s.Dp);
-        Kept<T>* to = kv.base + kv.earlier * kv.token_stride;
+        Kept<T>* to = kv.base + kv.earlier * kv.stride;
         if (t.into_prefix)
-          for (int64_t j = 0; j < t.m; ++j) project(j * t.count, t.count, both, after, to + j * kv.token_stride, token);
+          for (int64_t j = 0; j < t.m; ++j) project(j * t.count, t.count, both, after, to + j * kv.stride, token);
         else
           project(0, t.m * t.count, both, after, to, token);
         if (asking == 0) continue;
         const Kept<T>* shared = t.shared ? prefix_at(t.place, layer, h) : nullptr;
         attend(Attention<Kept<T>>{w.query, shared, kv.base, w.scores, t.count, asking, s.Dp, t.shared,
-                                  kv.earlier + skip + 1, kv.candidate_stride, kv.token_stride, a.B * token,
-                                  t.first_candidate, t.per_environment},
+                                  kv.earlier + skip + 1, a.B * token, kv.stride, t.first_candidate, t.per_environment},
                w.heads + (h - first) * s.Dp, ldh);
       }
       if (asking == 0) continue;
@@ -372,21 +371,20 @@ struct Job {
 
 }  // namespace
 
-// As many candidates as keep their activations in two thirds of L2, shared out evenly among the threads.
-extern "C" char* getenv(const char*);extern "C" int atoi(const char*);
+// As many candidates as keep their activations in three quarters of L2, in whole row blocks; on several threads shared
+// out evenly instead.
 int64_t rollout_tile(const RolloutArgs& a) {
-  if(getenv("TILE"))return atoi(getenv("TILE"));
   const Predictor& p = *a.predictor;
   const Sizes s(a);
-  const int64_t element = p.dtype == DType::float32 ? 4 : p.dtype == DType::bfloat16 ? 2 : 1;
-  const int64_t raw = p.dtype == DType::int8 ? 4 : 0;  // float32 that is rounded afterwards
-  const int64_t row = 8 * max(s.Wp, s.Ep) + 12 * s.Dp + element * s.inputs +
-                      (element + raw) * (part_width(p.dtype) + s.head_group * s.Dp);
-  const int64_t fits = max(MAX_ROWS, min(MAX_TILE, l2_bytes() * 2 / 3 / (row * s.own)));
-  const int64_t candidates = a.B * a.S;
+  const bool exact = p.dtype == DType::float32, int8 = p.dtype == DType::int8;
+  const int64_t element = exact ? 4 : int8 ? 1 : 2, kept = exact ? 4 : 2, raw = int8 ? 4 : 0;
+  const int64_t row = 8 * max(s.Wp, s.Ep) + (4 + 2 * kept) * s.Dp + element * s.inputs +
+                      (element + raw) * max(part_width(p.dtype), s.head_group * s.Dp);
+  const int64_t fits = round_up(min(MAX_TILE, l2_bytes() * 3 / 4 / (row * s.own)), MAX_ROWS), candidates = a.B * a.S;
   int64_t tiles = (candidates + fits - 1) / fits;
-  if (candidates >= a.threads * MAX_ROWS) tiles = round_up(tiles, a.threads);
-  return (candidates + tiles - 1) / tiles;
+  if (a.threads > 1 && candidates >= a.threads * MAX_ROWS) tiles = round_up(tiles, a.threads);
+  const int64_t even = (candidates + tiles - 1) / tiles;
+  return a.threads > 1 ? even : min(candidates, round_up(even, MAX_ROWS));
 }
 
 size_t rollout_workspace(const RolloutArgs& a) {

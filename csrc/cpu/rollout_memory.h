@@ -7,7 +7,7 @@
 namespace fastwm::FASTWM_ISA {
 
 constexpr int64_t CHUNK = 96;     // rows of actions embedded at one time: enough for the weights to be worth streaming
-constexpr int64_t MAX_TILE = 96;  // eight row blocks of AVX-512; 50 to 150 were equally fast at LeWM's size
+constexpr int64_t MAX_TILE = 96;  // eight row blocks of AVX-512; 48 to 144 were equally fast at LeWM's size
 
 FASTWM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 FASTWM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
