@@ -77,7 +77,7 @@ struct Predictor {
   int64_t E, A, C, W, L, H, D;  // C: conditioning width (W for the transformer)
   int64_t window, action_count, head_count;
   Dynamics dynamics;
-  DType dtype;    // of weights and of GEMM inputs; sums, norms and residuals are float32
+  DType dtype;      // of weights and of GEMM inputs; sums, norms and residuals are float32
   bool residual;    // next latent = last latent + head
   bool fused_head;  // the head's last two layers are a fused MLP: an activation between them, no norm, nothing after
 };

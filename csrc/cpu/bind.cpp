@@ -33,12 +33,20 @@ std::vector<std::string> isas() {
 }
 
 // What Python says of one packed Dense, in the order of its fields.
-using DenseTuple = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t, int32_t>;
+using DenseTuple =
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t, int32_t>;
 
 Dense dense_of(const DenseTuple& t) {
-  return {at<void>(std::get<0>(t)),    at<float>(std::get<1>(t)), at<float>(std::get<2>(t)), at<float>(std::get<3>(t)),
-          at<float>(std::get<4>(t)),   at<int32_t>(std::get<5>(t)), std::get<6>(t),          std::get<7>(t),
-          std::get<8>(t), static_cast<Activation>(std::get<9>(t))};
+  return {at<void>(std::get<0>(t)),
+          at<float>(std::get<1>(t)),
+          at<float>(std::get<2>(t)),
+          at<float>(std::get<3>(t)),
+          at<float>(std::get<4>(t)),
+          at<int32_t>(std::get<5>(t)),
+          std::get<6>(t),
+          std::get<7>(t),
+          std::get<8>(t),
+          static_cast<Activation>(std::get<9>(t))};
 }
 
 PackShape shape_of(const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part,
@@ -181,19 +189,22 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     k.activate(a);
   });
 
-  m.def("packed_sizes",
-        [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part, int32_t dtype) {
-          const PackShape shape = shape_of(isa, out_blocks, out, in_blocks, in, part, dtype);
-          return std::make_tuple(packed_size(shape), shape.parts(), shape.columns());
-        },
-        "Bytes of the packed weight, parts and columns of its int8 scales.");
+  m.def(
+      "packed_sizes",
+      [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part,
+         int32_t dtype) {
+        const PackShape shape = shape_of(isa, out_blocks, out, in_blocks, in, part, dtype);
+        return std::make_tuple(packed_size(shape), shape.parts(), shape.columns());
+      },
+      "Bytes of the packed weight, parts and columns of its int8 scales.");
   m.def("pack", [](const std::string& isa, uintptr_t weight, uintptr_t packed, uintptr_t scale, uintptr_t sums,
                    int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part, int32_t dtype) {
     pack(shape_of(isa, out_blocks, out, in_blocks, in, part, dtype), at<float>(weight), at<void>(packed),
          at<float>(scale), at<int32_t>(sums));
   });
   m.def("part_width", [](int32_t dtype) { return part_width(static_cast<DType>(dtype)); });
-  m.def("activation_minimum", [](int32_t activation) { return activation_minimum(static_cast<Activation>(activation)); });
+  m.def("activation_minimum",
+        [](int32_t activation) { return activation_minimum(static_cast<Activation>(activation)); });
   m.def("advise_large_pages", [](uintptr_t address, size_t bytes) { advise_large_pages(at<void>(address), bytes); });
   m.def("panel_width", [](const std::string& isa) { return 2 * kernels_of(isa).lanes; });
 

@@ -44,8 +44,7 @@ FASTWM_INLINE void round_row(const float* x, byte* y, float* scale, int64_t n) {
   }
   const float largest = as_float(highest(most)), inverse = largest > 0 ? 127.0f / largest : 0.0f;
   *scale = largest / 127.0f;
-  for (int64_t i = 0; i < n; i += LANES)
-    store_low(y + i, bits(fma(load(x + i), set(inverse), set(ROUND + 128.0f))));
+  for (int64_t i = 0; i < n; i += LANES) store_low(y + i, bits(fma(load(x + i), set(inverse), set(ROUND + 128.0f))));
 }
 
 template <class T>
@@ -57,10 +56,14 @@ FASTWM_INLINE void put(const Input<T>& input, int64_t row, const float* x, int64
 
 FASTWM_INLINE vf activate(Activation activation, vf x) {
   switch (activation) {
-    case Activation::gelu: return gelu<float>(x);
-    case Activation::silu: return silu(x);
-    case Activation::mish: return mish(x);
-    default: return x;
+    case Activation::gelu:
+      return gelu<float>(x);
+    case Activation::silu:
+      return silu(x);
+    case Activation::mish:
+      return mish(x);
+    default:
+      return x;
   }
 }
 
@@ -133,9 +136,10 @@ FASTWM_INLINE void add_part(bool first, float* acc, vf c0, vf c1) {
 // Columns [column, column + count * PANEL) of a Dense, inputs [k, k + K) of its `in_padded`, which are part number
 // `part` of its int8 scales.
 template <class T>
-FASTWM_INLINE Panels<T> panels_of(const Dense& d, int64_t in_padded, int64_t column, int64_t count, int64_t k, int64_t K,
-                                  int64_t part) {
-  Panels<T> b{static_cast<const T*>(d.weight) + column * in_padded + k * PANEL, in_padded * PANEL, K, count, d.bias + column};
+FASTWM_INLINE Panels<T> panels_of(const Dense& d, int64_t in_padded, int64_t column, int64_t count, int64_t k,
+                                  int64_t K, int64_t part) {
+  Panels<T> b{static_cast<const T*>(d.weight) + column * in_padded + k * PANEL, in_padded * PANEL, K, count,
+              d.bias + column};
   if (part > 0) b.bias = nullptr;
   if (GROUP<T> == 4) {
     b.scale = d.scale + part * d.scale_ld + column;
@@ -191,7 +195,8 @@ struct Hidden {
 // int8: byte = round((y - lowest) / scale), y = activation(raw), scale = (largest y - lowest) / 255. `lowest` bounds y
 // from below whatever the row; its product with the weights is in the next layer's bias.
 template <class F>
-FASTWM_INLINE void round_hidden(const Hidden<byte>& h, int64_t row, int64_t columns, float lowest, const F& activation) {
+FASTWM_INLINE void round_hidden(const Hidden<byte>& h, int64_t row, int64_t columns, float lowest,
+                                const F& activation) {
   const float* raw = h.raw + row * PART<byte>;
   vf y[PART<byte> / LANES];
   vi most{};

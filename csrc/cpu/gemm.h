@@ -6,8 +6,8 @@
 // on its neighbours, on the block it falls in or on the thread, which is what makes rollouts bitwise reproducible.
 //
 // One step reads 2 vectors of B in every dtype: 1 k of float32, 2 of bfloat16, 4 of int8, summed in int32 and scaled
-// at the end. Weights come from L3 or memory: while the rows pass one panel, the next is fetched into L2, and during the
-// last the first of the product that follows.
+// at the end. Weights come from L3 or memory: while the rows pass one panel, the next is fetched into L2, and during
+// the last the first of the product that follows.
 #pragma once
 #include "cpu/simd.h"
 
@@ -176,7 +176,8 @@ __attribute__((noinline)) void gemm(Rows<T> a, int64_t rows, const Panels<T>& b,
   const int64_t part = b.K / GROUP<T> * LINE;  // bytes of the next panel that one row block asks for
   const T* data = b.data;
   for (int64_t panel = 0; panel < b.count; ++panel, data += b.stride) {
-    const char* ahead = panel + 1 < b.count ? reinterpret_cast<const char*>(data + b.stride) : static_cast<const char*>(next);
+    const char* ahead =
+        panel + 1 < b.count ? reinterpret_cast<const char*>(data + b.stride) : static_cast<const char*>(next);
     for (int64_t i = 0, row = 0; i < blocks; ++i) {
       const int size = static_cast<int>(small + (i < large_count));
       block<MAX_ROWS>(size, a.from(row), b, data, panel, ahead, row, end);

@@ -35,8 +35,8 @@ struct PackShape {
 };
 
 size_t packed_size(const PackShape& shape);  // bytes
-// weight: [out_blocks * out, in_blocks * in] float32. bfloat16 and int8 round to nearest even; NaN stays NaN in bfloat16.
-// scale, sums: [parts, columns], of int8 alone: the scales, and the sums of the bytes that each multiplies.
+// weight: [out_blocks * out, in_blocks * in] float32. bfloat16 and int8 round to nearest even; NaN stays NaN in
+// bfloat16. scale, sums: [parts, columns], of int8 alone: the scales, and the sums of the bytes that each multiplies.
 void pack(const PackShape& shape, const float* weight, void* packed, float* scale, int32_t* sums);
 
 }  // namespace fastwm

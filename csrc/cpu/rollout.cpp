@@ -94,7 +94,7 @@ struct Rollout {
     for (int r = 0; r < R; ++r) again[r] = y[r];
     normalize<R>(x, y, p.W, 1e-6f);
     for (int r = 0; r < R; ++r) {
-      const Kept<T> *shift = modulation + r * 3 * s.Wp, *scale = shift + s.Wp;
+      const Kept<T>*shift = modulation + r * 3 * s.Wp, *scale = shift + s.Wp;
       for (int64_t i = 0; i < p.W; i += LANES)
         store(y[r] + i, fma(load(y[r] + i), 1.0f + load(scale + i), load(shift + i)));
     }
@@ -192,8 +192,9 @@ struct Rollout {
       } else {
         heads = {w.heads, ldh};
       }
-      gemm(heads, t.count * asking, out, first + group == p.H ? l.fc1.weight : head_begin(first + group),
-           [&](int64_t row, int64_t column, vf c0, vf c1) { add_part(part == 0, w.acc + row * s.Wp + column, c0, c1); });
+      gemm(
+          heads, t.count * asking, out, first + group == p.H ? l.fc1.weight : head_begin(first + group),
+          [&](int64_t row, int64_t column, vf c0, vf c1) { add_part(part == 0, w.acc + row * s.Wp + column, c0, c1); });
     }
   }
 
@@ -389,17 +390,23 @@ int64_t rollout_tile(const RolloutArgs& a) {
 
 size_t rollout_workspace(const RolloutArgs& a) {
   switch (a.predictor->dtype) {
-    case DType::bfloat16: return Memory<bf16>(a).bytes(a);
-    case DType::int8: return Memory<byte>(a).bytes(a);
-    default: return Memory<float>(a).bytes(a);
+    case DType::bfloat16:
+      return Memory<bf16>(a).bytes(a);
+    case DType::int8:
+      return Memory<byte>(a).bytes(a);
+    default:
+      return Memory<float>(a).bytes(a);
   }
 }
 
 void rollout(const RolloutArgs& a) {
   switch (a.predictor->dtype) {
-    case DType::bfloat16: return Job<bf16>(a).run();
-    case DType::int8: return Job<byte>(a).run();
-    default: return Job<float>(a).run();
+    case DType::bfloat16:
+      return Job<bf16>(a).run();
+    case DType::int8:
+      return Job<byte>(a).run();
+    default:
+      return Job<float>(a).run();
   }
 }
 

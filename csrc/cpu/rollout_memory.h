@@ -77,7 +77,7 @@ using Kept = typename Storage<T>::Kept;
 template <class T>
 struct Buffers {
   float *x, *acc, *query, *latents, *scores, *wide, *conditioning;
-  Kept<T> *keys_values, *cache, *modulation;
+  Kept<T>*keys_values, *cache, *modulation;
   Heads<T>* heads;
   Input<T> input, head_input, chain_in;
   Input<float> action_in;
