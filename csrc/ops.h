@@ -9,8 +9,8 @@
 
 namespace fastwm {
 
-enum class DType : int32_t { float32, bfloat16 };
-enum class Activation : int32_t { none, silu, gelu };
+enum class DType : int32_t { float32, bfloat16, int8 };
+enum class Activation : int32_t { none, silu, gelu, mish, simnorm };
 
 // ---- cem_sample: mean, std, counter -> candidate actions
 
@@ -32,14 +32,29 @@ struct CemSampleArgs {
 // ---- rollout: context latents, candidate actions -> predicted latents
 
 // y = activation(norm(x W^T + bias)); the weight is packed by pack() for one instruction set, see cpu/pack.h.
+//
+// int8: W[o, k] = scale[part of k][o] times a signed byte, x[k] = scale of the row (and part) times (byte - zero). The
+// zero is 128, and start = -128 times the column's sum of bytes; or, in the second layer of a fused MLP, it stands for
+// activation_minimum, whose product with W is in the bias, and start is null.
 struct Dense {
   const void* weight;      // packed panels, or null: y = x
   const float* bias;       // [out padded], never null with a weight
   const float* norm_gain;  // [out] LayerNorm (eps 1e-5) between the product and the activation, or null
   const float* norm_bias;  // [out]
-  int64_t in, out;
+  const float* scale;      // int8: [parts, scale_ld]
+  const int32_t* start;    // int8: [parts, scale_ld] or null
+  int64_t in, out, scale_ld;
   Activation activation;
 };
+
+// Inputs that are summed, and in int8 scaled, together where a product's K comes in parts: columns of an MLP's hidden
+// layer, and heads of an attention. Wide parts cost less, short ones are more exact.
+constexpr int64_t part_width(DType dtype) { return dtype == DType::float32 ? 128 : 256; }
+
+// A bound of what the activation gives, from below; int8 counts an MLP's hidden layer from it.
+constexpr float activation_minimum(Activation activation) {
+  return activation == Activation::gelu ? -0.17f : activation == Activation::silu ? -0.2785f : -0.309f;
+}
 
 // One AdaLN-zero block. Columns of a packed matrix come in blocks, each padded to the panel width.
 struct Layer {
@@ -62,8 +77,9 @@ struct Predictor {
   int64_t E, A, C, W, L, H, D;  // C: conditioning width (W for the transformer)
   int64_t window, action_count, head_count;
   Dynamics dynamics;
-  DType dtype;    // of weights and of GEMM inputs; sums, norms and residuals are float32
-  bool residual;  // next latent = last latent + head
+  DType dtype;      // of weights and of GEMM inputs; sums, norms and residuals are float32
+  bool residual;    // next latent = last latent + head
+  bool fused_head;  // the head's last two layers are a fused MLP: an activation between them, no norm, nothing after
 };
 
 struct RolloutArgs {
@@ -114,13 +130,25 @@ struct CemUpdateArgs {
 
 // ---- fma_peak: the speed of multiplications and additions, an instrument
 
-constexpr int64_t FMA_PEAK_SUMS = 256;
+constexpr int64_t FMA_PEAK_SUMS = 384;
 
 struct FmaPeakArgs {
   float* sums;  // [threads, FMA_PEAK_SUMS] ones in, chains' ends out
   int64_t rounds;
   DType dtype;
   int32_t threads;
+};
+
+// ---- activate: y = function(x), an instrument: what the bounds of cpu/activation.h are measured with
+
+enum class Function : int32_t { exp, silu, mish, gelu };
+
+struct ActivateArgs {
+  const float* x;  // [n]
+  float* y;        // [n] out
+  int64_t n;
+  Function function;
+  DType dtype;  // what results would be stored as; y itself is not rounded to it
 };
 
 }  // namespace fastwm

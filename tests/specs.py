@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import quantized
 import torch
 from torch import Tensor
 
@@ -117,7 +118,9 @@ def truth(spec: PredictorSpec, context: Tensor, actions: Tensor, past_actions: T
 
 
 def torch_rollout(spec: PredictorSpec, dtype: str, *arguments: Tensor) -> Tensor:
-    """The rollout as PyTorch does it in this dtype (bfloat16: autocast): [B, S, T, E]"""
+    """The rollout as PyTorch does it in this dtype (bfloat16: autocast; int8: emulated): [B, S, T, E]"""
+    if dtype == "int8":
+        return quantized.rollout(spec, *arguments)
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         return rollout(spec, *arguments).float()
 

@@ -32,17 +32,26 @@ std::vector<std::string> isas() {
   return names;
 }
 
-// What Python says of one packed Dense: (weight, bias, norm_gain, norm_bias, in, out, activation).
-using DenseTuple = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int32_t>;
+// What Python says of one packed Dense, in the order of its fields.
+using DenseTuple =
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t, int32_t>;
 
 Dense dense_of(const DenseTuple& t) {
   return {at<void>(std::get<0>(t)),
           at<float>(std::get<1>(t)),
           at<float>(std::get<2>(t)),
           at<float>(std::get<3>(t)),
-          std::get<4>(t),
-          std::get<5>(t),
-          static_cast<Activation>(std::get<6>(t))};
+          at<float>(std::get<4>(t)),
+          at<int32_t>(std::get<5>(t)),
+          std::get<6>(t),
+          std::get<7>(t),
+          std::get<8>(t),
+          static_cast<Activation>(std::get<9>(t))};
+}
+
+PackShape shape_of(const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part,
+                   int32_t dtype) {
+  return {kernels_of(isa).lanes, out_blocks, out, in_blocks, in, part, static_cast<DType>(dtype)};
 }
 
 std::vector<Dense> denses_of(const std::vector<DenseTuple>& tuples) {
@@ -76,6 +85,7 @@ struct BoundPredictor {
     p.dynamics = static_cast<Dynamics>(d["dynamics"].cast<int32_t>());
     p.dtype = static_cast<DType>(d["dtype"].cast<int32_t>());
     p.residual = d["residual"].cast<bool>();
+    p.fused_head = d["fused_head"].cast<bool>();
   }
   BoundPredictor(const BoundPredictor&) = delete;
 
@@ -172,15 +182,30 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   });
   m.attr("FMA_PEAK_SUMS") = FMA_PEAK_SUMS;
 
-  m.def("packed_size",
-        [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int32_t dtype) {
-          return packed_size({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)});
-        });
-  m.def("pack", [](const std::string& isa, uintptr_t weight, uintptr_t packed, int64_t out_blocks, int64_t out,
-                   int64_t in_blocks, int64_t in, int32_t dtype) {
-    pack({kernels_of(isa).lanes, out_blocks, out, in_blocks, in, static_cast<DType>(dtype)}, at<float>(weight),
-         at<void>(packed));
+  m.def("activate", [](const std::string& isa, uintptr_t x, uintptr_t y, int64_t n, int32_t function, int32_t dtype) {
+    const ActivateArgs a{at<float>(x), at<float>(y), n, static_cast<Function>(function), static_cast<DType>(dtype)};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.activate(a);
   });
+
+  m.def(
+      "packed_sizes",
+      [](const std::string& isa, int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part,
+         int32_t dtype) {
+        const PackShape shape = shape_of(isa, out_blocks, out, in_blocks, in, part, dtype);
+        return std::make_tuple(packed_size(shape), shape.parts(), shape.columns());
+      },
+      "Bytes of the packed weight, parts and columns of its int8 scales.");
+  m.def("pack", [](const std::string& isa, uintptr_t weight, uintptr_t packed, uintptr_t scale, uintptr_t sums,
+                   int64_t out_blocks, int64_t out, int64_t in_blocks, int64_t in, int64_t part, int32_t dtype) {
+    pack(shape_of(isa, out_blocks, out, in_blocks, in, part, dtype), at<float>(weight), at<void>(packed),
+         at<float>(scale), at<int32_t>(sums));
+  });
+  m.def("part_width", [](int32_t dtype) { return part_width(static_cast<DType>(dtype)); });
+  m.def("activation_minimum",
+        [](int32_t activation) { return activation_minimum(static_cast<Activation>(activation)); });
+  m.def("advise_large_pages", [](uintptr_t address, size_t bytes) { advise_large_pages(at<void>(address), bytes); });
   m.def("panel_width", [](const std::string& isa) { return 2 * kernels_of(isa).lanes; });
 
   py::class_<BoundPredictor>(m, "Predictor")

@@ -1,16 +1,70 @@
-// Row passes (LayerNorm, activation) and dense layers over a tile of rows. Every row buffer is padded with zeros to
-// whole panels, and stays so.
+// Row passes (LayerNorm, activation, rounding) and dense layers over a tile of rows. Every row buffer is padded with
+// zeros to whole panels, and stays so.
 #pragma once
+#include "cpu/activation.h"
 #include "cpu/gemm.h"
 #include "ops.h"
 
 namespace fastwm::FASTWM_ISA {
 
-constexpr int64_t HIDDEN = 128;  // columns of an MLP's hidden layer that exist at one time
-static_assert(HIDDEN % PANEL == 0, "hidden blocks are whole panels");
+template <class T>
+constexpr int64_t PART = part_width(DType::float32);
+template <>
+constexpr int64_t PART<bf16> = part_width(DType::bfloat16);
+template <>
+constexpr int64_t PART<byte> = part_width(DType::int8);
+static_assert(PART<float> % PANEL == 0 && PART<bf16> % PANEL == 0 && PART<byte> % PANEL == 0, "parts are whole panels");
+
+// ---- rows that products read
+
+// Rows of T made of float32 rows. int8: byte = round(x / scale) + 128, scale = largest |x| of the row / 127.
+template <class T>
+struct Input {
+  T* data;
+  int64_t ld;
+  float* scale;  // one a row, written for int8 only
+
+  Rows<T> rows(int64_t first = 0, int64_t step = 1) const {
+    return {data + first * ld, step * ld, scale + first, step};
+  }
+};
+
+// Rounds n numbers, and the padding up to a whole panel, of x.
+template <class T>
+FASTWM_INLINE void round_row(const float* x, T* y, float*, int64_t n) {
+  for (int64_t i = 0; i < n; i += PANEL) store(y + i, load(x + i), load(x + i + LANES));
+}
+
+// x -> low byte of the mantissa of (x / step) + 1.5 * 2^23 + 128: rounding, shift and conversion in one addition.
+FASTWM_INLINE void round_row(const float* x, byte* y, float* scale, int64_t n) {
+  vi most{};  // compared as integers, in which a NaN is larger than every number, so that a row with one has no scale
+  for (int64_t i = 0; i < n; i += LANES) {
+    const vi size = bits(magnitude(load(x + i)));
+    most = size > most ? size : most;
+  }
+  const float largest = as_float(highest(most)), inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  *scale = largest / 127.0f;
+  for (int64_t i = 0; i < n; i += LANES) store_low(y + i, bits(fma(load(x + i), set(inverse), set(ROUND + 128.0f))));
+}
+
+template <class T>
+FASTWM_INLINE void put(const Input<T>& input, int64_t row, const float* x, int64_t n) {
+  round_row(x, input.data + row * input.ld, input.scale + row, n);
+}
+
+// ---- row passes
 
 FASTWM_INLINE vf activate(Activation activation, vf x) {
-  return activation == Activation::gelu ? gelu(x) : activation == Activation::silu ? silu(x) : x;
+  switch (activation) {
+    case Activation::gelu:
+      return gelu<float>(x);
+    case Activation::silu:
+      return silu(x);
+    case Activation::mish:
+      return mish(x);
+    default:
+      return x;
+  }
 }
 
 // 1 where the column is below n, else 0: the padding must not enter a mean or a variance.
@@ -21,106 +75,176 @@ FASTWM_INLINE vf inside(int64_t column, int64_t n) {
   return mask;
 }
 
-// y = (x - mean) / sqrt(var + eps) over n columns, 0 in the padding. x and y may be the same row.
-FASTWM_INLINE void normalize(const float* x, float* y, int64_t n, float eps) {
-  vf total{};
-  for (int64_t i = 0; i < n; i += LANES) total += load(x + i);
-  const vf mean = set(sum(total) / n);
-  vf squares{};
-  for (int64_t i = 0; i < n; i += LANES) {
-    const vf d = (load(x + i) - mean) * inside(i, n);
-    store(y + i, d);
-    squares = fma(d, d, squares);
+// y = (x - mean) / sqrt(var + eps) over n columns of R rows, 0 in the padding. x and y may be the same rows. The chains
+// of additions of one row wait for each other; those of several rows do not.
+template <int R>
+FASTWM_INLINE void normalize(const float* const (&x)[R], float* const (&y)[R], int64_t n, float eps) {
+  vf total[R]{};
+  for (int64_t i = 0; i < n; i += LANES)
+    for (int r = 0; r < R; ++r) total[r] += load(x[r] + i);
+  vf mean[R], squares[R]{};
+  for (int r = 0; r < R; ++r) mean[r] = set(sum(total[r]) / n);
+  const int64_t whole = n / LANES * LANES;
+  auto center = [&](int r, int64_t i, vf d) {
+    store(y[r] + i, d);
+    squares[r] = fma(d, d, squares[r]);
+  };
+  for (int64_t i = 0; i < whole; i += LANES)
+    for (int r = 0; r < R; ++r) center(r, i, load(x[r] + i) - mean[r]);
+  if (whole < n)
+    for (int r = 0; r < R; ++r) center(r, whole, (load(x[r] + whole) - mean[r]) * inside(whole, n));
+  vf scale[R];
+  for (int r = 0; r < R; ++r) {
+    const float variance = sum(squares[r]) / n;
+    // An infinite variance would give a row of finite numbers that mean nothing: inf - inf makes it NaN instead.
+    scale[r] = set(1.0f / __builtin_sqrtf(variance + eps) + (variance - variance));
   }
-  const float variance = sum(squares) / n;
-  // An infinite variance would give a row of finite numbers that mean nothing: inf - inf makes it NaN instead.
-  const vf scale = set(1.0f / __builtin_sqrtf(variance + eps) + (variance - variance));
-  for (int64_t i = 0; i < n; i += LANES) store(y + i, load(y + i) * scale);
+  for (int64_t i = 0; i < n; i += LANES)
+    for (int r = 0; r < R; ++r) store(y[r] + i, load(y[r] + i) * scale[r]);
 }
 
-template <class T>
-FASTWM_INLINE void convert(const float* x, T* y, int64_t n) {
-  for (int64_t i = 0; i < n; i += PANEL) store(y + i, load(x + i), load(x + i + LANES));
+FASTWM_INLINE void normalize(const float* x, float* y, int64_t n, float eps) {
+  const float* const from[1] = {x};
+  float* const to[1] = {y};
+  normalize<1>(from, to, n, eps);
 }
+
+// Softmax of every 8 neighbours (TD-MPC2's SimNorm, arXiv:2310.16828); n is a multiple of 8.
+FASTWM_INLINE void simplicial_norm(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += PANEL) {
+    vf a = load(x + i), b = load(x + i + LANES);
+    const auto larger = [](vf p, vf q) { return p > q ? p : q; };
+    vf high_a = over_eight(a, b, larger), high_b = LANES >= 8 ? over_eight(b, a, larger) : high_a;
+    a = exp(a - high_a), b = exp(b - high_b);
+    const auto plus = [](vf p, vf q) { return p + q; };
+    vf sum_a = over_eight(a, b, plus), sum_b = LANES >= 8 ? over_eight(b, a, plus) : sum_a;
+    store(x + i, a / sum_a);
+    store(x + i + LANES, b / sum_b);
+  }
+  for (int64_t i = n; i < padded(n); ++i) x[i] = 0.0f;
+}
+
+// ---- dense layers
 
 // A product whose K comes in parts: each part is summed by itself, from the bias or from zero, and added to the parts
-// before. A sum over 2048 terms in one register has twice the rounding error of sixteen short ones.
-FASTWM_INLINE void begin_part(bool first, const float* bias, vf& c0, vf& c1) {
-  c0 = first ? load(bias) : vf{};
-  c1 = first ? load(bias + LANES) : vf{};
-}
-FASTWM_INLINE void end_part(bool first, float* acc, vf c0, vf c1) {
+// before. A sum over 2048 terms in one register has twice the rounding error of sixteen short ones; and a part of int8
+// has a scale of its own.
+FASTWM_INLINE void add_part(bool first, float* acc, vf c0, vf c1) {
   store(acc, first ? c0 : load(acc) + c0, first ? c1 : load(acc + LANES) + c1);
 }
 
-// out[rows, padded] = a W^T + bias, float32.
+// Columns [column, column + count * PANEL) of a Dense, inputs [k, k + K) of its `in_padded`, which are part number
+// `part` of its int8 scales.
 template <class T>
-void linear(const Dense& d, const T* a, int64_t lda, int64_t rows, float* out, int64_t ldo) {
-  const int64_t K = round_up(d.in, GROUP<T>), panels = padded(d.out) / PANEL;
-  gemm(
-      a, lda, rows, static_cast<const T*>(d.weight), K * PANEL, K, panels,
-      [&](int64_t, int64_t panel, vf& c0, vf& c1) {
-        c0 = load(d.bias + panel * PANEL), c1 = load(d.bias + panel * PANEL + LANES);
-      },
-      [&](int64_t row, int64_t panel, vf c0, vf c1) { store(out + row * ldo + panel * PANEL, c0, c1); });
+FASTWM_INLINE Panels<T> panels_of(const Dense& d, int64_t in_padded, int64_t column, int64_t count, int64_t k,
+                                  int64_t K, int64_t part) {
+  Panels<T> b{static_cast<const T*>(d.weight) + column * in_padded + k * PANEL, in_padded * PANEL, K, count,
+              d.bias + column};
+  if (part > 0) b.bias = nullptr;
+  if (GROUP<T> == 4) {
+    b.scale = d.scale + part * d.scale_ld + column;
+    b.start = d.start ? d.start + part * d.scale_ld + column : nullptr;
+  }
+  return b;
+}
+
+// out[rows, padded] = a W^T + bias, float32 or bfloat16. columns: d.out, padded, where it comes in no blocks.
+template <class T, class Out>
+void linear(const Dense& d, Rows<T> a, int64_t rows, Out* out, int64_t ldo, int64_t columns, const void* next) {
+  const int64_t K = round_up(d.in, GROUP<T>);
+  gemm(a, rows, panels_of<T>(d, K, 0, columns / PANEL, 0, K, 0), next,
+       [&](int64_t row, int64_t column, vf c0, vf c1) { store(out + row * ldo + column, c0, c1); });
 }
 
 // What follows the product of a dense layer: LayerNorm (eps 1e-5) if it has one, then the activation, in place.
 inline void finish(const Dense& d, float* x, int64_t rows, int64_t ldx) {
   if (!d.norm_gain && d.activation == Activation::none) return;
   for (int64_t r = 0; r < rows; ++r, x += ldx) {
-    if (d.norm_gain) normalize(x, x, d.out, 1e-5f);
-    for (int64_t i = 0; i < d.out; i += LANES) {
-      vf y = load(x + i);
-      if (d.norm_gain) y = fma(y, load(d.norm_gain + i), load(d.norm_bias + i));
-      store(x + i, activate(d.activation, y));
+    if (d.norm_gain) {
+      normalize(x, x, d.out, 1e-5f);
+      for (int64_t i = 0; i < d.out; i += LANES)
+        store(x + i, fma(load(x + i), load(d.norm_gain + i), load(d.norm_bias + i)));
     }
+    if (d.activation == Activation::simnorm)
+      simplicial_norm(x, d.out);
+    else if (d.activation != Activation::none)
+      for (int64_t i = 0; i < d.out; i += LANES) store(x + i, activate(d.activation, load(x + i)));
   }
 }
 
-// A chain of dense layers, one after another: out = layers[count - 1](... layers[0](a)). `hidden` and `out` hold `rows`
-// rows of the widest padded layer; `a` is overwritten when count > 1.
+// A chain of dense layers, one after another: out = layers[count - 1](... layers[0](a)). `out` holds `rows` rows of the
+// widest padded layer; `a` is overwritten when count > 1.
 template <class T>
-void chain(const Dense* layers, int64_t count, T* a, int64_t lda, int64_t rows, float* out, int64_t ldo) {
+void chain(const Dense* layers, int64_t count, const Input<T>& a, int64_t rows, float* out, int64_t ldo) {
   for (int64_t i = 0; i < count; ++i) {
-    linear(layers[i], a, lda, rows, out, ldo);
+    linear(layers[i], a.rows(), rows, out, ldo, padded(layers[i].out), i + 1 < count ? layers[i + 1].weight : nullptr);
     finish(layers[i], out, rows, ldo);
     if (i + 1 < count)
-      for (int64_t r = 0; r < rows; ++r) convert(out + r * ldo, a + r * lda, layers[i].out);
+      for (int64_t r = 0; r < rows; ++r) put(a, r, out + r * ldo, layers[i].out);
   }
 }
 
-// acc = fc2(activation(fc1(a))): the hidden layer is made and used HIDDEN columns at a time and never leaves the cache.
+// A part of an MLP's hidden layer: PART<T> columns of every row.
 template <class T>
-void fused_mlp(const Dense& fc1, const Dense& fc2, const T* a, int64_t lda, int64_t rows, T* hidden, float* acc,
-               int64_t ldacc) {
-  const int64_t K1 = round_up(fc1.in, GROUP<T>), K2 = round_up(fc2.in, GROUP<T>), width = padded(fc1.out);
-  const T *w1 = static_cast<const T*>(fc1.weight), *w2 = static_cast<const T*>(fc2.weight);
-  auto half = [&](auto activation, int64_t first, int64_t columns) {
-    gemm(
-        a, lda, rows, w1 + first * K1, K1 * PANEL, K1, columns / PANEL,
-        [&](int64_t, int64_t panel, vf& c0, vf& c1) {
-          const float* bias = fc1.bias + first + panel * PANEL;
-          c0 = load(bias), c1 = load(bias + LANES);
-        },
-        [&](int64_t row, int64_t panel, vf c0, vf c1) {
-          store(hidden + row * HIDDEN + panel * PANEL, activation(c0), activation(c1));
-        });
-  };
-  for (int64_t first = 0; first < width; first += HIDDEN) {
-    const int64_t columns = width - first < HIDDEN ? width - first : HIDDEN;
-    if (fc1.activation == Activation::gelu)
-      half([](vf x) { return gelu(x); }, first, columns);
-    else
-      half([&](vf x) { return activate(fc1.activation, x); }, first, columns);
-    const int64_t K = K2 - first < columns ? K2 - first : columns;
-    gemm(
-        hidden, HIDDEN, rows, w2 + first * PANEL, K2 * PANEL, K, padded(fc2.out) / PANEL,
-        [&](int64_t, int64_t panel, vf& c0, vf& c1) { begin_part(first == 0, fc2.bias + panel * PANEL, c0, c1); },
-        [&](int64_t row, int64_t panel, vf c0, vf c1) {
-          end_part(first == 0, acc + row * ldacc + panel * PANEL, c0, c1);
-        });
+struct Hidden {
+  T* data;
+  float* raw;    // int8: before the activation
+  float* scale;  // int8: one a row
+};
+
+// int8: byte = round((y - lowest) / scale), y = activation(raw), scale = (largest y - lowest) / 255. `lowest` bounds y
+// from below whatever the row; its product with the weights is in the next layer's bias.
+template <class F>
+FASTWM_INLINE void round_hidden(const Hidden<byte>& h, int64_t row, int64_t columns, float lowest,
+                                const F& activation) {
+  const float* raw = h.raw + row * PART<byte>;
+  vf y[PART<byte> / LANES];
+  vi most{};
+  for (int64_t i = 0; i < columns / LANES; ++i) {
+    y[i] = activation(load(raw + i * LANES)) - set(lowest);
+    const vi size = bits(magnitude(y[i]));
+    most = size > most ? size : most;
   }
+  const float largest = as_float(highest(most)), inverse = 255.0f / largest;
+  h.scale[row] = largest / 255.0f;
+  for (int64_t i = 0; i < columns / LANES; ++i)
+    store_low(h.data + row * PART<byte> + i * LANES, bits(fma(y[i], set(inverse), set(ROUND))));
+}
+
+template <class T, class F>
+FASTWM_INLINE void fused_mlp_with(const Dense& fc1, const Dense& fc2, Rows<T> a, int64_t rows, const Hidden<T>& hidden,
+                                  float* acc, int64_t ldacc, const void* next, float lowest, const F& activation) {
+  const int64_t K1 = round_up(fc1.in, GROUP<T>), K2 = round_up(fc2.in, GROUP<T>), width = padded(fc1.out);
+  for (int64_t first = 0, part = 0; first < width; first += PART<T>, ++part) {
+    const int64_t left = width - first, columns = left < PART<T> ? left : PART<T>;
+    const Panels<T> up = panels_of<T>(fc1, K1, first, columns / PANEL, 0, K1, 0);
+    const int64_t K = K2 - first < columns ? K2 - first : columns;
+    const Panels<T> down = panels_of<T>(fc2, K2, 0, padded(fc2.out) / PANEL, first, K, part);
+    const void* after = columns < left ? static_cast<const T*>(fc1.weight) + (first + PART<T>)*K1 : next;
+    if constexpr (GROUP<T> == 4) {
+      gemm(a, rows, up, down.data,
+           [&](int64_t row, int64_t column, vf c0, vf c1) { store(hidden.raw + row * PART<T> + column, c0, c1); });
+      for (int64_t r = 0; r < rows; ++r) round_hidden(hidden, r, columns, lowest, activation);
+    } else {
+      gemm(a, rows, up, down.data, [&](int64_t row, int64_t column, vf c0, vf c1) {
+        store(hidden.data + row * PART<T> + column, activation(c0), activation(c1));
+      });
+    }
+    gemm(Rows<T>{hidden.data, PART<T>, hidden.scale}, rows, down, after,
+         [&](int64_t row, int64_t column, vf c0, vf c1) { add_part(part == 0, acc + row * ldacc + column, c0, c1); });
+  }
+}
+
+// acc = fc2(activation(fc1(a))): the hidden layer is made and used one part at a time and never leaves the cache.
+template <class T>
+void fused_mlp(const Dense& fc1, const Dense& fc2, Rows<T> a, int64_t rows, const Hidden<T>& hidden, float* acc,
+               int64_t ldacc, const void* next) {
+  const float lowest = activation_minimum(fc1.activation);
+  if (fc1.activation == Activation::gelu)
+    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest, [](vf x) { return gelu<T>(x); });
+  else
+    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest,
+                   [&](vf x) { return activate(fc1.activation, x); });
 }
 
 }  // namespace fastwm::FASTWM_ISA

@@ -5,7 +5,9 @@
 // no block is left with one or two rows. Every sum runs over k in order in one register: a row's result does not depend
 // on its neighbours, on the block it falls in or on the thread, which is what makes rollouts bitwise reproducible.
 //
-// Weights come from L3 or memory: while the rows pass one panel, the next is fetched into L2.
+// One step reads 2 vectors of B in every dtype: 1 k of float32, 2 of bfloat16, 4 of int8, summed in int32 and scaled
+// at the end. Weights come from L3 or memory: while the rows pass one panel, the next is fetched into L2, and during
+// the last the first of the product that follows.
 #pragma once
 #include "cpu/simd.h"
 
@@ -19,6 +21,42 @@ template <class T>
 constexpr int GROUP = 1;  // consecutive k side by side in a panel
 template <>
 constexpr int GROUP<bf16> = 2;
+template <>
+constexpr int GROUP<byte> = 4;
+
+template <class T>
+struct SumOf {
+  using type = vf;
+};
+template <>
+struct SumOf<byte> {
+  using type = vi;
+};
+template <class T>
+using Sum = typename SumOf<T>::type;
+
+// Rows of A. int8: the number is scale (byte - zero), with one scale a row; `zero` is B's affair.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t ld;
+  const float* scale = nullptr;
+  int64_t scale_ld = 1;
+
+  Rows from(int64_t row) const { return {data + row * ld, ld, scale + (scale ? row * scale_ld : 0), scale_ld}; }
+};
+
+// `count` panels of B, or a slice of their K.
+template <class T>
+struct Panels {
+  const T* data;
+  int64_t stride;  // elements from one panel to the next: PANEL times the K of the whole matrix
+  int64_t K;       // a multiple of GROUP
+  int64_t count;
+  const float* bias;               // [count * PANEL] what the sums start from, or null
+  const float* scale = nullptr;    // int8: [count * PANEL]
+  const int32_t* start = nullptr;  // int8: [count * PANEL] minus A's zero times the sum of the column, or null
+};
 
 // c[R][2] += a[R rows, K] b[K, panel]; every step asks for one cache line from `ahead` on.
 template <int R>
@@ -64,34 +102,85 @@ FASTWM_INLINE void micro(const bf16* a, int64_t lda, const bf16* b, int64_t K, c
   }
 }
 
-template <int R, class T, class Begin, class End>
-FASTWM_INLINE void block(int rows, const T* a, int64_t lda, const T* b, int64_t K, const char* ahead, int64_t row,
-                         int64_t panel, const Begin& begin, const End& end) {
-  if constexpr (R > 1) {
-    if (rows != R) return block<R - 1>(rows, a, lda, b, K, ahead, row, panel, begin, end);
+// Unsigned bytes of A times signed bytes of B, exactly, on every instruction set.
+template <int R>
+FASTWM_INLINE void micro(const byte* a, int64_t lda, const byte* b, int64_t K, const char* ahead, vi (&c)[R][2]) {
+  for (int64_t k = 0; k < K; k += 4, b += 4 * PANEL, ahead += LINE) {
+    __builtin_prefetch(ahead, 0, 2);
+    const vi b0 = bits(load(reinterpret_cast<const float*>(b))),
+             b1 = bits(load(reinterpret_cast<const float*>(b + 2 * PANEL)));
+#if !FASTWM_ISA_avx512_bf16
+    // No dot product of bytes: even and odd bytes, widened to 16 bits, are multiplied and added in pairs.
+    const vi even0 = widen_low(b0), odd0 = widen_high(b0), even1 = widen_low(b1), odd1 = widen_high(b1);
+#endif
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      int32_t quad;
+      std::memcpy(&quad, a + r * lda + k, 4);
+#if FASTWM_ISA_avx512_bf16
+      const vi x = vi{} + quad;
+      dot_bytes(c[r][0], x, b0);
+      dot_bytes(c[r][1], x, b1);
+#else
+      const vi even = vi{} + (quad & 0x00ff00ff), odd = vi{} + (quad >> 8 & 0x00ff00ff);
+      c[r][0] += dot_pairs(even, even0) + dot_pairs(odd, odd0);
+      c[r][1] += dot_pairs(even, even1) + dot_pairs(odd, odd1);
+#endif
+    }
   }
-  vf c[R][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) begin(row + r, panel, c[r][0], c[r][1]);
-  micro<R>(a, lda, b, K, ahead, c);
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) end(row + r, panel, c[r][0], c[r][1]);
 }
 
-// For every row and panel: begin(row, panel, c0, c1) sets the sums, a b is added, end(row, panel, c0, c1) takes them
-// away. panel_stride: elements from one panel of b to the next (K_total * PANEL; larger than K * PANEL for a slice of
-// K).
-template <class T, class Begin, class End>
-__attribute__((noinline)) void gemm(const T* a, int64_t lda, int64_t rows, const T* b, int64_t panel_stride, int64_t K,
-                                    int64_t panels, const Begin& begin, const End& end) {
+// What the sums of one panel start from, and the number that they stand for.
+template <class T>
+FASTWM_INLINE void begin(const Panels<T>& b, int64_t column, vf& c0, vf& c1) {
+  c0 = b.bias ? load(b.bias + column) : vf{};
+  c1 = b.bias ? load(b.bias + column + LANES) : vf{};
+}
+FASTWM_INLINE void begin(const Panels<byte>& b, int64_t column, vi& c0, vi& c1) {
+  c0 = b.start ? load(b.start + column) : vi{};
+  c1 = b.start ? load(b.start + column + LANES) : vi{};
+}
+
+template <int R, class T, class End>
+FASTWM_INLINE void block(int rows, Rows<T> a, const Panels<T>& b, const T* panel_data, int64_t panel, const char* ahead,
+                         int64_t row, const End& end) {
+  if constexpr (R > 1) {
+    if (rows != R) return block<R - 1>(rows, a, b, panel_data, panel, ahead, row, end);
+  }
+  const int64_t column = panel * PANEL;
+  Sum<T> c[R][2];
+  begin(b, column, c[0][0], c[0][1]);
+#pragma GCC unroll 16
+  for (int r = 1; r < R; ++r) c[r][0] = c[0][0], c[r][1] = c[0][1];
+  micro<R>(a.data, a.ld, panel_data, b.K, ahead, c);
+  if constexpr (GROUP<T> == 4) {
+    const vf s0 = load(b.scale + column), s1 = load(b.scale + column + LANES);
+    const vf bias0 = b.bias ? load(b.bias + column) : vf{}, bias1 = b.bias ? load(b.bias + column + LANES) : vf{};
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const vf s = set(a.scale[r * a.scale_ld]);
+      end(row + r, column, fma(to_float(c[r][0]) * s0, s, bias0), fma(to_float(c[r][1]) * s1, s, bias1));
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) end(row + r, column, c[r][0], c[r][1]);
+  }
+}
+
+// end(row, column, c0, c1) takes away bias + a b for every row and every panel, `column` being the panel's first. next:
+// where the weights of the following product begin.
+template <class T, class End>
+__attribute__((noinline)) void gemm(Rows<T> a, int64_t rows, const Panels<T>& b, const void* next, const End& end) {
   if (rows == 0) return;
   const int64_t blocks = (rows + MAX_ROWS - 1) / MAX_ROWS, small = rows / blocks, large_count = rows % blocks;
-  const int64_t part = K / GROUP<T> * LINE;  // bytes of the next panel that one row block asks for
-  for (int64_t panel = 0; panel < panels; ++panel, b += panel_stride) {
-    const char* ahead = reinterpret_cast<const char*>(b + panel_stride);
+  const int64_t part = b.K / GROUP<T> * LINE;  // bytes of the next panel that one row block asks for
+  const T* data = b.data;
+  for (int64_t panel = 0; panel < b.count; ++panel, data += b.stride) {
+    const char* ahead =
+        panel + 1 < b.count ? reinterpret_cast<const char*>(data + b.stride) : static_cast<const char*>(next);
     for (int64_t i = 0, row = 0; i < blocks; ++i) {
       const int size = static_cast<int>(small + (i < large_count));
-      block<MAX_ROWS>(size, a + row * lda, lda, b, K, ahead, row, panel, begin, end);
+      block<MAX_ROWS>(size, a.from(row), b, data, panel, ahead, row, end);
       row += size;
       if (i + 1 < PANEL * 4 / LINE) ahead += part;  // a step reads PANEL * 4 bytes; once all are asked for, ask again
     }

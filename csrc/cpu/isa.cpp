@@ -1,6 +1,7 @@
 // Compiled with baseline flags: the only code that runs before an instruction set is chosen.
 #include "cpu/isa.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -62,6 +63,17 @@ const Kernels* find_isa(const char* name) {
   for (int i = 0; i < supported().count; ++i)
     if (std::strcmp(supported().list[i]->isa, name) == 0) return supported().list[i];
   return nullptr;
+}
+
+void advise_large_pages(void* address, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(address) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(address) + bytes) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)address, (void)bytes;
+#endif
 }
 
 int64_t l2_bytes() {

@@ -14,12 +14,16 @@ struct Kernels {
   void (*goal_cost)(const GoalCostArgs&);
   void (*cem_update)(const CemUpdateArgs&);
   int64_t (*fma_peak)(const FmaPeakArgs&);  // returns how many additions and multiplications were done
+  void (*activate)(const ActivateArgs&);
 };
 
 // Best first. Only those that the machine can run.
 int supported_isas(const Kernels* const** list);
 // The kernels of one instruction set by name, null if this machine or this build lacks it.
 const Kernels* find_isa(const char* name);
+// Asks the system to back the memory by large pages where it can: a rollout walks through weights that are a thousand
+// times 4 KiB, and every page is a look-up. Advice: no result depends on it.
+void advise_large_pages(void* address, size_t bytes);
 // Bytes of second-level cache of one core, 512 KiB if the system does not say.
 int64_t l2_bytes();
 

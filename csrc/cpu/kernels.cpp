@@ -11,11 +11,12 @@ size_t rollout_workspace(const RolloutArgs&);
 void goal_cost(const GoalCostArgs&);
 void cem_update(const CemUpdateArgs&);
 int64_t fma_peak(const FmaPeakArgs&);
+void activate(const ActivateArgs&);
 
 #define STRING(x) #x
 #define NAME(x) STRING(x)
 extern const Kernels kernels;
-const Kernels kernels = {NAME(FASTWM_ISA),  LANES,     cem_sample, rollout, rollout_tile,
-                         rollout_workspace, goal_cost, cem_update, fma_peak};
+const Kernels kernels = {NAME(FASTWM_ISA),  LANES,     cem_sample, rollout,  rollout_tile,
+                         rollout_workspace, goal_cost, cem_update, fma_peak, activate};
 
 }  // namespace fastwm::FASTWM_ISA

@@ -16,6 +16,7 @@
 // the output projection. A window is at most a few tokens, so scores are plain dot products.
 //
 // Letters as in ops.h; Wp, Dp, Ep: W, D, E padded to whole panels; m: tokens computed per candidate in this step.
+#include "cpu/attention.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/rollout_memory.h"
@@ -23,103 +24,107 @@
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-// Where the keys and values of this step's own tokens lie: candidate c's token i at base + c * candidate_stride + i * 2
-// Dp.
+// Keys and values of one head: candidate c's token i at base + i * stride + c * 2 Dp.
+template <class KV>
 struct KeysValues {
-  float* base;
-  int64_t candidate_stride;
-  int64_t earlier;  // own tokens already there before this step's
+  KV* base;
+  int64_t stride;
+  int64_t earlier;  // tokens already there before this step's
 };
+
+constexpr int NORM_ROWS = 4;  // rows that are normalised side by side
 
 template <class T>
 struct Rollout {
   const RolloutArgs& a;
   const Predictor& p;
   const Sizes s;
-  float* prefix_store;  // [place of the window][L][H][B][tokens][key, value][Dp]
+  Kept<T>* prefix_store;  // [place of the window][L][H][tokens][B][key, value][Dp]
 
   // actions -> conditioning -> every layer's modulation
 
-  // rows actions [rows, A] -> modulation [L][row0 + row][6 Wp] of a store with `stride` rows per layer.
-  void embed_actions(Buffers<T>& w, const float* actions, int64_t rows, int64_t stride) const {
-    const int64_t lda = s.widest;
+  // actions [count, steps, A] -> modulation [L][attention, MLP][steps][count][shift, scale, gate][Wp], or conditioning
+  // [steps][count][Cp]: in the order in which steps read them.
+  void embed_actions(Buffers<T>& w, const float* actions, int64_t count, int64_t steps) const {
+    const int64_t rows = count * steps;
     for (int64_t first = 0; first < rows; first += CHUNK) {
       const int64_t n = min(CHUNK, rows - first);
       for (int64_t r = 0; r < n; ++r) {
-        float* row = w.wide_in + r * lda;
-        for (int64_t i = 0; i < p.A; ++i) row[i] = actions[(first + r) * p.A + i];
+        const int64_t c = (first + r) % count, t = (first + r) / count;
+        float* row = w.action_in.data + r * w.action_in.ld;
+        for (int64_t i = 0; i < p.A; ++i) row[i] = actions[(c * steps + t) * p.A + i];
         for (int64_t i = p.A; i < padded(p.A); ++i) row[i] = 0.0f;
       }
-      chain<float>(p.action, p.action_count, w.wide_in, lda, n, w.wide, lda);
-      if (p.dynamics == Dynamics::mlp) {
-        for (int64_t r = 0; r < n; ++r)
-          std::memcpy(w.modulation + (first + r) * s.Cp, w.wide + r * lda, sizeof(float) * s.Cp);
-        continue;
+      // The first layer reads raw actions, whose offset may be large against their differences: float32.
+      chain<float>(p.action, 1, w.action_in, n, w.wide, s.widest);
+      if (p.action_count > 1) {
+        for (int64_t r = 0; r < n; ++r) put(w.kept_in, r, w.wide + r * s.widest, p.action[0].out);
+        chain<Kept<T>>(p.action + 1, p.action_count - 1, w.kept_in, n, w.wide, s.widest);
       }
-      for (int64_t r = 0; r < n; ++r)
-        for (int64_t i = 0; i < s.Wp; i += PANEL)
-          store(w.chain_in + r * s.Wp + i, silu(load(w.wide + r * lda + i)), silu(load(w.wide + r * lda + i + LANES)));
-      for (int64_t l = 0; l < p.L; ++l) {
-        Dense d = p.layers[l].modulation;
-        d.out = 6 * s.Wp;
-        linear(d, w.chain_in, s.Wp, n, w.modulation + (l * stride + first) * 6 * s.Wp, 6 * s.Wp);
+      for (int64_t r = 0; r < n; ++r) {
+        float* c = w.wide + r * s.widest;
+        if (p.dynamics == Dynamics::mlp) {
+          std::memcpy(w.conditioning + (first + r) * s.Cp, c, sizeof(float) * s.Cp);
+          continue;
+        }
+        for (int64_t i = 0; i < s.Wp; i += LANES) store(c + i, silu(load(c + i)));
+        put(w.chain_in, r, c, p.W);
+      }
+      for (int64_t i = 0; i < 2 * p.L; ++i) {
+        const Dense& d = p.layers[i / 2].modulation;
+        const int64_t K = round_up(p.W, GROUP<T>), half = i % 2 * 3 * s.Wp;
+        const void* next = i + 1 < 2 * p.L ? p.layers[(i + 1) / 2].modulation.weight : p.layers[0].qkv.weight;
+        Kept<T>* out = w.modulation + (i * rows + first) * 3 * s.Wp;
+        gemm(w.chain_in.rows(), n, panels_of<T>(d, K, half, 3 * s.Wp / PANEL, 0, K, 0), next,
+             [&](int64_t row, int64_t column, vf c0, vf c1) { store(out + row * 3 * s.Wp + column, c0, c1); });
       }
     }
   }
 
   // row passes of a block
 
-  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift); the second norm's affine part is in the next
-  // weights.
-  void modulated_norm(Buffers<T>& w, const float* modulation, int64_t row) const {
-    const float *x = w.x + row * s.Wp, *shift = modulation, *scale = modulation + s.Wp;
-    float* y = w.wide;  // one row, in L1
-    normalize(x, y, p.W, 1e-6f);
-    for (int64_t i = 0; i < p.W; i += LANES) store(y + i, fma(load(y + i), 1.0f + load(scale + i), load(shift + i)));
-    normalize(y, y, p.W, 1e-5f);
-    if (s.Wp - round_up(p.W, LANES) > 0) store(y + s.Wp - LANES, vf{});
-    convert(y, w.input + row * s.inputs, p.W);
+  // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift) of R rows; the second norm's affine part is in the
+  // next weights.
+  template <int R>
+  void modulated_norm(Buffers<T>& w, const Kept<T>* modulation, int64_t row) const {
+    const float* x[R];
+    float* y[R];  // in L1
+    for (int r = 0; r < R; ++r) x[r] = w.x + (row + r) * s.Wp, y[r] = w.wide + r * s.Wp;
+    const float* again[R];
+    for (int r = 0; r < R; ++r) again[r] = y[r];
+    normalize<R>(x, y, p.W, 1e-6f);
+    for (int r = 0; r < R; ++r) {
+      const Kept<T>*shift = modulation + r * 3 * s.Wp, *scale = shift + s.Wp;
+      for (int64_t i = 0; i < p.W; i += LANES)
+        store(y[r] + i, fma(load(y[r] + i), 1.0f + load(scale + i), load(shift + i)));
+    }
+    normalize<R>(again, y, p.W, 1e-5f);
+    for (int r = 0; r < R; ++r) {
+      if (s.Wp - round_up(p.W, LANES) > 0) store(y[r] + s.Wp - LANES, vf{});
+      put(w.input, row + r, y[r], p.W);
+    }
   }
 
-  void gated_add(Buffers<T>& w, const float* gate, int64_t row) const {
-    float* x = w.x + row * s.Wp;
-    const float* acc = w.acc + row * s.Wp;
-    for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
+  // The same for `rows` rows; modulation: [rows][shift, scale, gate][Wp].
+  void modulated_norms(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
+    const int64_t step = 3 * s.Wp;
+    int64_t row = 0;
+    for (; row + NORM_ROWS <= rows; row += NORM_ROWS) modulated_norm<NORM_ROWS>(w, modulation + row * step, row);
+    for (; row < rows; ++row) modulated_norm<1>(w, modulation + row * step, row);
   }
 
-  // attention over a tiny window
-
-  // One query [Dp] over `shared` prefix tokens and `own` tokens of the candidate, each [key Dp, value Dp] -> out [Dp].
-  void attend(const float* query, const float* shared, int64_t shared_count, const float* own, int64_t own_count,
-              float* scores, T* out) const {
-    const int64_t n = shared_count + own_count, step = 2 * s.Dp;
-    auto token = [&](int64_t i) { return i < shared_count ? shared + i * step : own + (i - shared_count) * step; };
-    if (n == 1) return convert(token(0) + s.Dp, out, s.Dp);
-    float highest = -__builtin_inff();
-    for (int64_t i = 0; i < n; ++i) {
-      vf dot{};
-      for (int64_t d = 0; d < s.Dp; d += LANES) dot = fma(load(query + d), load(token(i) + d), dot);
-      scores[i] = sum(dot);
-      highest = scores[i] > highest || scores[i] != scores[i] ? scores[i] : highest;
-    }
-    for (int64_t i = n; i < round_up(n, LANES); ++i) scores[i] = highest;
-    float total = 0;
-    for (int64_t i = 0; i < n; i += LANES) store(scores + i, exp(load(scores + i) - set(highest)));
-    for (int64_t i = 0; i < n; ++i) total += scores[i];
-    const float scale = 1.0f / total;
-    for (int64_t d = 0; d < s.Dp; d += PANEL) {
-      vf low{}, high{};
-      for (int64_t i = 0; i < n; ++i) {
-        const vf weight = set(scores[i] * scale);
-        low = fma(weight, load(token(i) + s.Dp + d), low);
-        high = fma(weight, load(token(i) + s.Dp + d + LANES), high);
-      }
-      store(out + d, low, high);
-    }
+  // x += gate acc
+  void gated_add(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
+    const Kept<T>* gate = modulation + 2 * s.Wp;
+    float* x = w.x;
+    const float* acc = w.acc;
+    for (int64_t row = 0; row < rows; ++row, gate += 3 * s.Wp, x += s.Wp, acc += s.Wp)
+      for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
   }
 
   // the layers
 
+  // Rows of a step: token j of candidate c is row j * count + c.
   struct Step {
     int64_t count, m;         // candidates of the tile, tokens computed for each
     int64_t first_candidate;  // global index, to find the environment
@@ -132,92 +137,84 @@ struct Rollout {
     bool into_prefix;  // keys and values go to the prefix store, and nothing after them is needed
   };
 
-  float* prefix_at(int64_t place, int64_t layer, int64_t head, int64_t environment) const {
-    float* base = prefix_store;
-    for (int64_t i = 0; i < place; ++i) base += p.L * p.H * a.B * s.prefix_tokens(a, i) * 2 * s.Dp;
-    const int64_t tokens = s.prefix_tokens(a, place);
-    return base + ((layer * p.H + head) * a.B + environment) * tokens * 2 * s.Dp;
+  Kept<T>* prefix_at(int64_t place, int64_t layer, int64_t head) const {
+    Kept<T>* base = prefix_store;
+    const int64_t token = a.B * 2 * s.Dp;
+    for (int64_t i = 0; i < place; ++i) base += p.L * p.H * s.prefix_tokens(a, i) * token;
+    return base + (layer * p.H + head) * s.prefix_tokens(a, place) * token;
   }
 
-  KeysValues keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
-    const int64_t token = 2 * s.Dp;
-    if (t.into_prefix) return {prefix_at(t.place, layer, head, t.first_candidate), t.m * token, 0};
-    if (t.growing) return {w.cache + (layer * p.H + head) * t.count * s.growth * token, s.growth * token, t.earlier};
-    return {w.keys_values, t.m * token, 0};
+  KeysValues<Kept<T>> keys_values_at(Buffers<T>& w, const Step& t, int64_t layer, int64_t head) const {
+    const int64_t token = 2 * s.Dp, row = t.count * token;
+    if (t.into_prefix) return {prefix_at(t.place, layer, head) + t.first_candidate * token, a.B * token, 0};
+    if (t.growing) return {w.cache + (layer * p.H + head) * s.growth * row, row, t.earlier};
+    return {w.keys_values, row, 0};
   }
 
   // acc[row of each asking token] = out projection of all heads. Asking: every token, or the last of each candidate.
   void attention(Buffers<T>& w, const Step& t, int64_t layer, bool last_only) const {
     const Layer& l = p.layers[layer];
-    const int64_t asking = t.into_prefix && last_only ? 0 : last_only ? 1 : t.m;
-    const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp;
-    const T *qkv = static_cast<const T*>(l.qkv.weight), *out = static_cast<const T*>(l.out.weight);
+    const int64_t asking = t.into_prefix && last_only ? 0 : last_only ? 1 : t.m, skip = t.m - asking;
+    const int64_t K = round_up(p.W, GROUP<T>), head_panels = s.Dp / PANEL, token = 2 * s.Dp, inner = p.H * s.Dp;
     const bool lone = t.shared + t.earlier + t.m == 1;  // a window of one token attends to itself: no query needed
-    auto project = [&](const T* rows, int64_t lda, int64_t n, int64_t column, int64_t panels, float* to, int64_t ld) {
-      gemm(
-          rows, lda, n, qkv + column * K, K * PANEL, K, panels,
-          [&](int64_t, int64_t panel, vf& c0, vf& c1) {
-            const float* bias = l.qkv.bias + column + panel * PANEL;
-            c0 = load(bias), c1 = load(bias + LANES);
-          },
-          [&](int64_t row, int64_t panel, vf c0, vf c1) { store(to + row * ld + panel * PANEL, c0, c1); });
+    const bool queries = asking > 0 && !lone;
+    auto weights = [&](int64_t column, int64_t panels) { return panels_of<T>(l.qkv, K, column, panels, 0, K, 0); };
+    auto head_begin = [&](int64_t h) { return weights(3 * h * s.Dp + (queries ? 0 : s.Dp), 0).data; };
+    auto project = [&](int64_t row, int64_t rows, const Panels<T>& b, const void* next, auto* to, int64_t ld) {
+      gemm(w.input.rows(row), rows, b, next,
+           [&](int64_t r, int64_t column, vf c0, vf c1) { store(to + r * ld + column, c0, c1); });
     };
-    for (int64_t first = 0; first < p.H; first += s.head_group) {
+    for (int64_t first = 0, part = 0; first < p.H; first += s.head_group, ++part) {
       const int64_t group = min(s.head_group, p.H - first), ldh = group * s.Dp;
+      const Panels<T> out = panels_of<T>(l.out, inner, 0, s.Wp / PANEL, first * s.Dp, ldh, part);
       for (int64_t h = first; h < first + group; ++h) {
-        const KeysValues kv = keys_values_at(w, t, layer, h);
-        project(w.input, s.inputs, t.count * t.m, (3 * h + 1) * s.Dp, 2 * head_panels, kv.base + kv.earlier * token,
-                t.m == 1 ? kv.candidate_stride : token);
+        const KeysValues<Kept<T>> kv = keys_values_at(w, t, layer, h);
+        const Panels<T> query = weights(3 * h * s.Dp, head_panels), both = weights((3 * h + 1) * s.Dp, 2 * head_panels);
+        const void* after = asking && h + 1 == first + group ? out.data : h + 1 < p.H ? head_begin(h + 1) : nullptr;
+        if (queries) project(skip * t.count, asking * t.count, query, both.data, w.query, s.Dp);
+        Kept<T>* to = kv.base + kv.earlier * kv.stride;
+        if (t.into_prefix)
+          for (int64_t j = 0; j < t.m; ++j) project(j * t.count, t.count, both, after, to + j * kv.stride, token);
+        else
+          project(0, t.m * t.count, both, after, to, token);
         if (asking == 0) continue;
-        const int64_t skip = t.m - asking;
-        if (!lone)
-          project(w.input + skip * s.inputs, asking == 1 ? t.m * s.inputs : s.inputs, t.count * asking, 3 * h * s.Dp,
-                  head_panels, w.query, s.Dp);
-        const float* prefixes = t.shared ? prefix_at(t.place, layer, h, 0) : nullptr;
-        for (int64_t c = 0; c < t.count; ++c) {
-          const float* shared = prefixes + (t.first_candidate + c) / t.per_environment * t.shared * token;
-          for (int64_t j = 0; j < asking; ++j) {
-            const int64_t row = c * asking + j;
-            attend(w.query + row * s.Dp, shared, t.shared, kv.base + c * kv.candidate_stride, kv.earlier + skip + j + 1,
-                   w.scores, w.heads + row * ldh + (h - first) * s.Dp);
-          }
-        }
+        const Kept<T>* shared = t.shared ? prefix_at(t.place, layer, h) : nullptr;
+        attend(Attention<Kept<T>>{w.query, shared, kv.base, w.scores, t.count, asking, s.Dp, t.shared,
+                                  kv.earlier + skip + 1, a.B * token, kv.stride, t.first_candidate, t.per_environment},
+               w.heads + (h - first) * s.Dp, ldh);
       }
       if (asking == 0) continue;
+      Rows<T> heads;
+      if constexpr (GROUP<T> == 4) {
+        const Input<T> rounded{w.head_input.data, ldh, w.head_input.scale};
+        for (int64_t row = 0; row < t.count * asking; ++row) put(rounded, row, w.heads + row * ldh, ldh);
+        heads = rounded.rows();
+      } else {
+        heads = {w.heads, ldh};
+      }
       gemm(
-          w.heads, ldh, t.count * asking, out + first * s.Dp * PANEL, p.H * s.Dp * PANEL, ldh, s.Wp / PANEL,
-          [&](int64_t, int64_t panel, vf& c0, vf& c1) { begin_part(first == 0, l.out.bias + panel * PANEL, c0, c1); },
-          [&](int64_t row, int64_t panel, vf c0, vf c1) {
-            end_part(first == 0, w.acc + row * s.Wp + panel * PANEL, c0, c1);
-          });
+          heads, t.count * asking, out, first + group == p.H ? l.fc1.weight : head_begin(first + group),
+          [&](int64_t row, int64_t column, vf c0, vf c1) { add_part(part == 0, w.acc + row * s.Wp + column, c0, c1); });
     }
   }
 
-  // x [count * m, Wp] through all layers; afterwards rows [0, count) of x are the last tokens.
+  // x [m * count, Wp] through all layers; afterwards rows [0, count) of x are the last tokens.
   void layers(Buffers<T>& w, const Step& t) const {
     for (int64_t l = 0; l < p.L; ++l) {
       const bool last = l + 1 == p.L;
-      auto modulation = [&](int64_t c, int64_t j) {
-        return w.modulation + ((l * t.count + c) * t.actions + t.action + j) * 6 * s.Wp;
+      auto modulation = [&](int64_t half, int64_t token) {
+        return w.modulation + (((l * 2 + half) * t.actions + t.action + token) * t.count) * 3 * s.Wp;
       };
-      for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < t.m; ++j) modulated_norm(w, modulation(c, j), c * t.m + j);
+      modulated_norms(w, modulation(0, 0), t.m * t.count);
       attention(w, t, l, last);
       if (last && t.into_prefix) return;
-      const int64_t kept = last ? 1 : t.m, skip = t.m - kept;
-      if (skip)
-        for (int64_t c = 0; c < t.count; ++c)
-          std::memmove(w.x + c * s.Wp, w.x + (c * t.m + skip) * s.Wp, sizeof(float) * s.Wp);
-      for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < kept; ++j) {
-          const float* m = modulation(c, skip + j);
-          const int64_t row = c * kept + j;
-          gated_add(w, m + 2 * s.Wp, row);
-          modulated_norm(w, m + 3 * s.Wp, row);
-        }
-      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input, s.inputs, t.count * kept, w.hidden, w.acc, s.Wp);
-      for (int64_t c = 0; c < t.count; ++c)
-        for (int64_t j = 0; j < kept; ++j) gated_add(w, modulation(c, skip + j) + 5 * s.Wp, c * kept + j);
+      const int64_t kept = last ? 1 : t.m, skip = t.m - kept, rows = kept * t.count;
+      if (skip) std::memmove(w.x, w.x + skip * t.count * s.Wp, sizeof(float) * rows * s.Wp);
+      gated_add(w, modulation(0, skip), rows);
+      modulated_norms(w, modulation(1, skip), rows);
+      const void* next = last ? (p.head_count ? p.head[0].weight : nullptr) : p.layers[l + 1].qkv.weight;
+      fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input.rows(), rows, w.hidden, w.acc, s.Wp, next);
+      gated_add(w, modulation(1, skip), rows);
     }
   }
 
@@ -231,31 +228,25 @@ struct Rollout {
   }
   void project_tokens(Buffers<T>& w, int64_t rows) const {
     if (!p.input.weight) return;
-    for (int64_t r = 0; r < rows; ++r) convert(w.x + r * s.Ep, w.input + r * s.inputs, p.E);
-    linear(p.input, w.input, s.inputs, rows, w.x, s.Wp);
+    for (int64_t r = 0; r < rows; ++r) put(w.input, r, w.x + r * s.Ep, p.E);
+    linear(p.input, w.input.rows(), rows, w.x, s.Wp, s.Wp, p.layers[0].qkv.weight);
   }
 
   // next [count, Ep] = (last) + head(rows of `input`)
-  void head(Buffers<T>& w, int64_t count, float* next) const {
+  void head(Buffers<T>& w, int64_t count, float* out) const {
     const Dense* d = p.head;
-    int64_t n = p.head_count;
-    const bool fuse = n >= 2 && !d[n - 2].norm_gain && d[n - 2].activation != Activation::none && !d[n - 1].norm_gain &&
-                      d[n - 1].activation == Activation::none;
-    const T* in = w.input;
-    int64_t ld = s.inputs;
-    if (n > (fuse ? 2 : 0)) {
-      for (int64_t r = 0; r < count; ++r)
-        std::memcpy(w.chain_in + r * s.widest, w.input + r * s.inputs, sizeof(T) * s.inputs);
-      const int64_t plain = fuse ? n - 2 : n;
-      chain(d, plain, w.chain_in, s.widest, count, w.wide, s.widest);
-      if (!fuse) {
-        for (int64_t r = 0; r < count; ++r) std::memcpy(next + r * s.Ep, w.wide + r * s.widest, sizeof(float) * s.Ep);
-        return;
-      }
-      for (int64_t r = 0; r < count; ++r) convert(w.wide + r * s.widest, w.chain_in + r * s.widest, d[plain - 1].out);
-      in = w.chain_in, ld = s.widest;
+    const int64_t n = p.head_count;
+    const void* next = p.dynamics == Dynamics::mlp ? d[0].weight : p.layers[0].qkv.weight;
+    if (p.head_count == 2 && p.fused_head)
+      return fused_mlp(d[0], d[1], w.input.rows(), count, w.hidden, out, s.Ep, next);
+    const int64_t plain = p.fused_head ? n - 2 : n;
+    chain(d, plain, w.input, count, w.wide, s.widest);
+    if (p.fused_head) {
+      for (int64_t r = 0; r < count; ++r) put(w.input, r, w.wide + r * s.widest, d[plain - 1].out);
+      fused_mlp(d[n - 2], d[n - 1], w.input.rows(), count, w.hidden, out, s.Ep, next);
+    } else {
+      for (int64_t r = 0; r < count; ++r) std::memcpy(out + r * s.Ep, w.wide + r * s.widest, sizeof(float) * s.Ep);
     }
-    fused_mlp(d[n - 2], d[n - 1], in, ld, count, w.hidden, next, s.Ep);
   }
 
   // one tile
@@ -275,9 +266,9 @@ struct Rollout {
     step.earlier = step.growing ? t : 0;
     const int64_t frame = a.K + t - step.m;  // of the first token computed
     step.action = frame - (a.K - 1);
-    for (int64_t c = 0; c < count; ++c)
-      for (int64_t j = 0; j < step.m; ++j)
-        token(w, c * step.m + j, latent(w, count, first, c, frame + j), frame + j - start);
+    for (int64_t j = 0; j < step.m; ++j)
+      for (int64_t c = 0; c < count; ++c)
+        token(w, j * count + c, latent(w, count, first, c, frame + j), frame + j - start);
     project_tokens(w, count * step.m);
     layers(w, step);
 
@@ -288,7 +279,7 @@ struct Rollout {
       for (int64_t i = 0; i < p.W; i += LANES)
         store(row + i, fma(load(row + i), load(p.norm_gain + i), load(p.norm_bias + i)));
       if (s.Wp - round_up(p.W, LANES) > 0) store(row + s.Wp - LANES, vf{});
-      if (p.head_count) convert(row, w.input + c * s.inputs, p.W);
+      if (p.head_count) put(w.input, c, row, p.W);
     }
     if (p.head_count) head(w, count, next);
     finish_step(w, first, count, t);
@@ -296,12 +287,12 @@ struct Rollout {
 
   void predict_mlp(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
     for (int64_t c = 0; c < count; ++c) {
-      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.modulation + (c * a.T + t) * s.Cp;
+      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.conditioning + (t * count + c) * s.Cp;
       float* row = w.wide;
       for (int64_t i = 0; i < p.E; ++i) row[i] = z[i];
       for (int64_t i = 0; i < p.C; ++i) row[p.E + i] = cond[i];
-      for (int64_t i = p.E + p.C; i < s.inputs; ++i) row[i] = 0.0f;
-      convert(row, w.input + c * s.inputs, s.inputs);
+      for (int64_t i = p.E + p.C; i < padded(p.E + p.C); ++i) row[i] = 0.0f;
+      put(w.input, c, row, p.E + p.C);
     }
     head(w, count, w.latents + t * count * s.Ep);
     finish_step(w, first, count, t);
@@ -323,7 +314,7 @@ struct Rollout {
   }
 
   void tile(Buffers<T>& w, int64_t first, int64_t count) const {
-    embed_actions(w, a.actions + first * a.T * p.A, count * a.T, count * a.T);
+    embed_actions(w, a.actions + first * a.T * p.A, count, a.T);
     for (int64_t t = 0; t < a.T; ++t)
       if (p.dynamics == Dynamics::mlp)
         predict_mlp(w, first, count, t);
@@ -333,14 +324,14 @@ struct Rollout {
 
   // Keys and values of the shared context tokens of `count` environments, for every place of the window.
   void prefix(Buffers<T>& w, int64_t first, int64_t count) const {
-    embed_actions(w, a.past_actions + first * (a.K - 1) * p.A, count * (a.K - 1), count * (a.K - 1));
+    embed_actions(w, a.past_actions + first * (a.K - 1) * p.A, count, a.K - 1);
     for (int64_t start = 0; start < s.prefixes; ++start) {
       Step step{};
       step.count = count, step.m = s.prefix_tokens(a, start), step.first_candidate = first, step.place = start;
       step.actions = a.K - 1, step.action = start, step.per_environment = 1, step.into_prefix = true;
-      for (int64_t c = 0; c < count; ++c)
-        for (int64_t j = 0; j < step.m; ++j)
-          token(w, c * step.m + j, a.context + ((first + c) * a.K + start + j) * p.E, j);
+      for (int64_t j = 0; j < step.m; ++j)
+        for (int64_t c = 0; c < count; ++c)
+          token(w, j * count + c, a.context + ((first + c) * a.K + start + j) * p.E, j);
       project_tokens(w, count * step.m);
       layers(w, step);
     }
@@ -354,7 +345,7 @@ struct Job {
   const Rollout<T> rollout;
 
   explicit Job(const RolloutArgs& args)
-      : a(args), memory(args), rollout{args, *args.predictor, memory.s, static_cast<float*>(args.workspace)} {}
+      : a(args), memory(args), rollout{args, *args.predictor, memory.s, static_cast<Kept<T>*>(args.workspace)} {}
 
   Arena worker(int32_t index) const {
     return {static_cast<char*>(a.workspace) + memory.prefix_bytes + memory.slab * index};
@@ -381,28 +372,42 @@ struct Job {
 
 }  // namespace
 
-// As many candidates as keep their activations in two thirds of L2, shared out evenly among the threads.
+// As many candidates as keep their activations in three quarters of L2, in whole row blocks; on several threads shared
+// out evenly instead.
 int64_t rollout_tile(const RolloutArgs& a) {
   const Predictor& p = *a.predictor;
   const Sizes s(a);
-  const int64_t element = p.dtype == DType::bfloat16 ? 2 : 4;
-  const int64_t row = 8 * max(s.Wp, s.Ep) + 12 * s.Dp + element * (s.inputs + HIDDEN + s.head_group * s.Dp);
-  const int64_t fits = max(MAX_ROWS, min(MAX_TILE, l2_bytes() * 2 / 3 / (row * s.own)));
-  const int64_t candidates = a.B * a.S;
+  const bool exact = p.dtype == DType::float32, int8 = p.dtype == DType::int8;
+  const int64_t element = exact ? 4 : int8 ? 1 : 2, kept = exact ? 4 : 2, raw = int8 ? 4 : 0;
+  const int64_t row = 8 * max(s.Wp, s.Ep) + (4 + 2 * kept) * s.Dp + element * s.inputs +
+                      (element + raw) * max(part_width(p.dtype), s.head_group * s.Dp);
+  const int64_t fits = round_up(min(MAX_TILE, l2_bytes() * 3 / 4 / (row * s.own)), MAX_ROWS), candidates = a.B * a.S;
   int64_t tiles = (candidates + fits - 1) / fits;
-  if (candidates >= a.threads * MAX_ROWS) tiles = round_up(tiles, a.threads);
-  return (candidates + tiles - 1) / tiles;
+  if (a.threads > 1 && candidates >= a.threads * MAX_ROWS) tiles = round_up(tiles, a.threads);
+  const int64_t even = (candidates + tiles - 1) / tiles;
+  return a.threads > 1 ? even : min(candidates, round_up(even, MAX_ROWS));
 }
 
 size_t rollout_workspace(const RolloutArgs& a) {
-  return a.predictor->dtype == DType::bfloat16 ? Memory<bf16>(a).bytes(a) : Memory<float>(a).bytes(a);
+  switch (a.predictor->dtype) {
+    case DType::bfloat16:
+      return Memory<bf16>(a).bytes(a);
+    case DType::int8:
+      return Memory<byte>(a).bytes(a);
+    default:
+      return Memory<float>(a).bytes(a);
+  }
 }
 
 void rollout(const RolloutArgs& a) {
-  if (a.predictor->dtype == DType::bfloat16)
-    Job<bf16>(a).run();
-  else
-    Job<float>(a).run();
+  switch (a.predictor->dtype) {
+    case DType::bfloat16:
+      return Job<bf16>(a).run();
+    case DType::int8:
+      return Job<byte>(a).run();
+    default:
+      return Job<float>(a).run();
+  }
 }
 
 }  // namespace fastwm::FASTWM_ISA

@@ -7,7 +7,7 @@
 namespace fastwm::FASTWM_ISA {
 
 constexpr int64_t CHUNK = 96;     // rows of actions embedded at one time: enough for the weights to be worth streaming
-constexpr int64_t MAX_TILE = 96;  // eight row blocks of AVX-512; 50 to 150 were equally fast at LeWM's size
+constexpr int64_t MAX_TILE = 96;  // eight row blocks of AVX-512; 48 to 144 were equally fast at LeWM's size
 
 FASTWM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 FASTWM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -23,12 +23,13 @@ struct Sizes {
   explicit Sizes(const RolloutArgs& a) {
     const Predictor& p = *a.predictor;
     Wp = padded(p.W), Dp = padded(p.D), Ep = padded(p.E), Cp = padded(p.C);
-    head_group = max(1, min(p.H, HIDDEN / (Dp ? Dp : 1)));
+    head_group = max(1, min(p.H, part_width(p.dtype) / max(1, Dp)));
     widest = max(max(Wp, Ep), max(Cp, padded(p.A)));
     for (int64_t i = 0; i < p.action_count; ++i) widest = max(widest, padded(p.action[i].out));
     for (int64_t i = 0; i < p.head_count; ++i) widest = max(widest, padded(p.head[i].out));
     inputs = p.dynamics == Dynamics::mlp ? padded(p.E + p.C) : max(Wp, Ep);
-    if (p.dynamics == Dynamics::mlp) widest = max(widest, inputs);
+    for (int64_t i = 0; i + (p.fused_head ? 2 : 1) < p.head_count; ++i) inputs = max(inputs, padded(p.head[i].out));
+    widest = max(widest, inputs);
     last_start = max(0, a.K + a.T - 1 - p.window);
     growth = max(1, min(a.T, p.window - a.K + 1));
     own = last_start == 0 || p.dynamics == Dynamics::mlp ? 1 : min(p.window, a.T);
@@ -49,32 +50,68 @@ struct Arena {
   }
 };
 
+// What each dtype of products keeps besides: Heads, what attention writes, are the rows of the output projection, or,
+// where those are int8, float32 rows to be rounded; Kept are keys, values and modulation, which do not fit L2: bfloat16
+// for the narrow dtypes, half the bytes to fetch.
+template <class T>
+struct Storage {
+  using Heads = T;
+  using Kept = bf16;
+};
+template <>
+struct Storage<float> {
+  using Heads = float;
+  using Kept = float;
+};
+template <>
+struct Storage<byte> {
+  using Heads = float;
+  using Kept = bf16;
+};
+template <class T>
+using Heads = typename Storage<T>::Heads;
+template <class T>
+using Kept = typename Storage<T>::Kept;
+
 // One worker's buffers. `rows` is candidates x tokens.
 template <class T>
 struct Buffers {
-  float *x, *acc, *query, *keys_values, *cache, *modulation, *latents, *scores, *wide;
-  float* wide_in;  // the same for the action chain, whose inputs stay float32 in every dtype
-  T *input, *heads, *hidden, *chain_in;
+  float *x, *acc, *query, *latents, *scores, *wide, *conditioning;
+  Kept<T>*keys_values, *cache, *modulation;
+  Heads<T>* heads;
+  Input<T> input, head_input, chain_in;
+  Input<float> action_in;
+  Input<Kept<T>> kept_in;  // for the action chain, which is never narrower than this
+  Hidden<T> hidden;
 
   Buffers(Arena& arena, const RolloutArgs& a, const Sizes& s, int64_t tile, int64_t own, int64_t horizon) {
     const Predictor& p = *a.predictor;
-    const int64_t rows = tile * own;
-    const bool transformer = p.dynamics == Dynamics::transformer;
+    const int64_t rows = tile * own, chunk = max(CHUNK, tile);
+    const bool transformer = p.dynamics == Dynamics::transformer, int8 = p.dtype == DType::int8;
     x = arena.take<float>(rows * max(s.Wp, s.Ep));
     acc = arena.take<float>(rows * max(s.Wp, s.Ep));
-    input = arena.take<T>(rows * s.inputs);
     query = arena.take<float>(transformer ? rows * s.Dp : 0);
-    keys_values = arena.take<float>(transformer ? rows * 2 * s.Dp : 0);
-    heads = arena.take<T>(transformer ? rows * s.head_group * s.Dp : 0);
-    hidden = arena.take<T>(rows * HIDDEN);
-    scores = arena.take<float>(round_up(p.window, LANES));
-    cache = arena.take<float>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
+    keys_values = arena.take<Kept<T>>(transformer ? rows * 2 * s.Dp : 0);
+    const int64_t head_width = transformer ? s.head_group * s.Dp : 0;
+    heads = arena.take<Heads<T>>(rows * head_width);
+    hidden = {arena.take<T>(rows * PART<T>), arena.take<float>(int8 ? rows * PART<T> : 0), arena.take<float>(rows)};
+    scores = arena.take<float>(p.window * LANES);
+    cache = arena.take<Kept<T>>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
     latents = arena.take<float>(horizon * tile * s.Ep);
-    modulation = arena.take<float>(transformer ? p.L * tile * horizon * 6 * s.Wp : tile * horizon * s.Cp);
-    const int64_t chunk = max(CHUNK, tile);
+    modulation = arena.take<Kept<T>>(transformer ? p.L * tile * horizon * 6 * s.Wp : 0);
+    conditioning = arena.take<float>(transformer ? 0 : tile * horizon * s.Cp);
     wide = arena.take<float>(chunk * s.widest);
-    wide_in = arena.take<float>(chunk * s.widest);
-    chain_in = arena.take<T>(chunk * s.widest);
+    input = take_input<T>(arena, rows, s.inputs);
+    head_input = take_input<T>(arena, int8 ? rows : 0, head_width);
+    chain_in = take_input<T>(arena, transformer ? CHUNK : 0, s.Wp);
+    action_in = take_input<float>(arena, CHUNK, padded(p.A));
+    kept_in = take_input<Kept<T>>(arena, p.action_count > 1 ? CHUNK : 0, s.widest);
+  }
+
+ private:
+  template <class U>
+  static Input<U> take_input(Arena& arena, int64_t rows, int64_t ld) {
+    return {arena.take<U>(rows * ld), ld, arena.take<float>(rows)};
   }
 };
 
@@ -88,7 +125,7 @@ struct Memory {
   explicit Memory(const RolloutArgs& a) : s(a), prefix_tile(min(a.B, max(1, a.tile / max(1, a.K - 1)))) {
     Arena store{nullptr};
     for (int64_t start = 0; start < s.prefixes; ++start)
-      store.take<float>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
+      store.take<Kept<T>>(a.predictor->L * a.predictor->H * a.B * s.prefix_tokens(a, start) * 2 * s.Dp);
     prefix_bytes = store.used;
     Arena tiles{nullptr}, prefixes{nullptr};
     Buffers<T>(tiles, a, s, a.tile, s.own, a.T);

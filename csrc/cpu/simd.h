@@ -25,14 +25,20 @@ constexpr int LANES = 4;
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 struct bf16 {
   uint16_t bits;
+};
+struct byte {  // unsigned in activations, signed in weights
+  uint8_t bits;
 };
 
 FASTWM_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_unaligned*>(p); }
 FASTWM_INLINE void store(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
 FASTWM_INLINE vf set(float x) { return x - vf{}; }  // x - 0 is x for every x, -0 and NaN included
+FASTWM_INLINE vi load(const int32_t* p) { return *reinterpret_cast<const vi_unaligned*>(p); }
+FASTWM_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 FASTWM_INLINE vi bits(vf x) { return reinterpret_cast<vi>(x); }
 FASTWM_INLINE vf number(vi x) { return reinterpret_cast<vf>(x); }
 
@@ -43,6 +49,30 @@ FASTWM_INLINE vf fma(vf a, vf b, vf c) {
   return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
   return a * b + c;
+#endif
+}
+
+// a < b ? a : b, and a > b ? a : b: b where either is NaN.
+FASTWM_INLINE vf min(vf a, vf b) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif FASTWM_ISA_avx2
+  return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (vf)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+FASTWM_INLINE vf max(vf a, vf b) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif FASTWM_ISA_avx2
+  return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (vf)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return a > b ? a : b;
 #endif
 }
 
@@ -69,38 +99,24 @@ FASTWM_INLINE vf sqrt(vf x) {
 #endif
 }
 
-// e^x to 1.5 ulp: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2]. Saturates outside +-87; NaN stays NaN.
-FASTWM_INLINE vf exp(vf x) {
-  x = x > 87.0f ? set(87.0f) : x;
-  x = x < -87.0f ? set(-87.0f) : x;
-  const vf shifted =
-      fma(x, set(1.44269504f), set(12582912.0f));  // 1.5 * 2^23: the low mantissa bits now hold round(x / ln2)
-  const vf n = shifted - 12582912.0f;
-  const vf r = fma(n, set(-1.42860677e-6f), fma(n, set(-0.693145752f), x));
-  vf p = set(1.38888889e-3f);
-  p = fma(p, r, set(8.33333333e-3f));
-  p = fma(p, r, set(4.16666667e-2f));
-  p = fma(p, r, set(1.66666667e-1f));
-  p = fma(p, r, set(0.5f));
-  p = fma(p, r, set(1.0f));
-  p = fma(p, r, set(1.0f));
-  return number(bits(p) + ((bits(shifted) - 0x4b400000) << 23));
-}
-
-FASTWM_INLINE vf silu(vf x) { return x / (1.0f + exp(-x)); }
-
-// x Phi(x) with erf from Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7), arranged so that the tail of a negative x
-// is a product, not a difference of nearly equal numbers.
-FASTWM_INLINE vf gelu(vf x) {
-  const vf z = number(bits(x) & 0x7fffffff);  // |x|
-  const vf t = 1.0f / fma(z, set(0.3275911f * 0.70710678f), set(1.0f));
-  vf p = set(1.061405429f);
-  p = fma(p, t, set(-1.453152027f));
-  p = fma(p, t, set(1.421413741f));
-  p = fma(p, t, set(-0.284496736f));
-  p = fma(p, t, set(0.254829592f));
-  const vf tail = z * 0.5f * (p * t) * exp(z * z * -0.5f);  // |x| (1 - Phi(|x|))
-  return (x > 0.0f ? x : x - x) - tail;                     // x - x: 0, or NaN if x is
+// Every lane gets op over its 8 neighbours; where a vector has 4 lanes, `next` is the other half.
+template <class Op>
+FASTWM_INLINE vf over_eight(vf x, vf next, const Op& op) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  (void)next;
+  x = op(x, (vf)_mm512_shuffle_f32x4((__m512)x, (__m512)x, 0xb1));
+  x = op(x, (vf)_mm512_permute_ps((__m512)x, 0x4e));
+  return op(x, (vf)_mm512_permute_ps((__m512)x, 0xb1));
+#elif FASTWM_ISA_avx2
+  (void)next;
+  x = op(x, (vf)_mm256_permute2f128_ps((__m256)x, (__m256)x, 1));
+  x = op(x, (vf)_mm256_permute_ps((__m256)x, 0x4e));
+  return op(x, (vf)_mm256_permute_ps((__m256)x, 0xb1));
+#else
+  x = op(x, next);
+  x = op(x, vf{x[2], x[3], x[0], x[1]});
+  return op(x, vf{x[1], x[0], x[3], x[2]});
+#endif
 }
 
 // ---- bfloat16 ----
@@ -110,6 +126,13 @@ FASTWM_INLINE float to_float(bf16 x) {
   float out;
   std::memcpy(&out, &wide, 4);
   return out;
+}
+
+FASTWM_INLINE vf load(const bf16* p) {
+  typedef uint16_t half __attribute__((vector_size(2 * LANES)));
+  half narrow;
+  std::memcpy(&narrow, p, sizeof narrow);
+  return number(__builtin_convertvector(narrow, vi) << 16);
 }
 
 // Two vectors -> 2 * LANES consecutive bfloat16, rounded to nearest even.
@@ -134,6 +157,65 @@ FASTWM_INLINE void store(bf16* p, vf a, vf b) {
 FASTWM_INLINE void store(float* p, vf a, vf b) {
   store(p, a);
   store(p + LANES, b);
+}
+
+// ---- int8 ----
+
+#if FASTWM_ISA_avx512_bf16
+// sums += four unsigned bytes of a times four signed bytes of b, in every lane. Written in assembly because GCC 12
+// copies the sums of its own intrinsic from register to register in a loop.
+FASTWM_INLINE void dot_bytes(vi& sums, vi a, vi b) { asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b)); }
+#endif
+
+// The even or odd bytes of every 16 bits, signed, as 16-bit numbers.
+FASTWM_INLINE vi widen_low(vi x) {
+  typedef int16_t vs __attribute__((vector_size(4 * LANES)));
+  return reinterpret_cast<vi>((reinterpret_cast<vs>(x) << 8) >> 8);
+}
+FASTWM_INLINE vi widen_high(vi x) {
+  typedef int16_t vs __attribute__((vector_size(4 * LANES)));
+  return reinterpret_cast<vi>(reinterpret_cast<vs>(x) >> 8);
+}
+
+// Two products of signed 16-bit numbers and their sum in every lane.
+FASTWM_INLINE vi dot_pairs(vi a, vi b) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif FASTWM_ISA_avx2
+  return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+  return (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
+#endif
+}
+
+// The lowest byte of every lane.
+FASTWM_INLINE void store_low(byte* p, vi x) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  const __m128i packed = _mm512_cvtepi32_epi8((__m512i)x);
+  std::memcpy(p, &packed, sizeof packed);
+#else
+  typedef uint8_t vb __attribute__((vector_size(LANES)));
+  const vb packed = __builtin_convertvector(x & 0xff, vb);
+  std::memcpy(p, &packed, sizeof packed);
+#endif
+}
+
+FASTWM_INLINE float as_float(int32_t x) {
+  float out;
+  std::memcpy(&out, &x, 4);
+  return out;
+}
+
+FASTWM_INLINE int32_t highest(vi x) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  return _mm512_reduce_max_epi32((__m512i)x);
+#else
+  int32_t most = x[0];
+  for (int i = 1; i < LANES; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+#endif
 }
 
 }  // namespace fastwm::FASTWM_ISA

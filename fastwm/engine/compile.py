@@ -18,7 +18,7 @@ from fastwm.models.calibration import check_contexts
 from fastwm.ops.rollout import rollout
 
 # What "auto" tries before float32, fastest first. Elsewhere these products are emulated, and slower than float32.
-NARROW = {"avx512_bf16": tuple(dtype for dtype in ("int8", "bfloat16") if dtype in DTYPES)}
+NARROW = {"avx512_bf16": ("int8", "bfloat16")}
 
 
 def compile(

@@ -12,15 +12,19 @@ import torch
 from torch import Tensor
 
 MAX_WINDOW = 1024
+ACTIVATIONS = ("none", "silu", "gelu", "mish", "simnorm")
 
 
 @dataclasses.dataclass
 class Dense:
-    """y = activation(norm(x W^T + bias)); the norm is a LayerNorm with eps 1e-5."""
+    """y = activation(norm(x W^T + bias)); the norm is a LayerNorm with eps 1e-5.
+
+    simnorm: the softmax of every 8 neighbours (TD-MPC2, arXiv:2310.16828).
+    """
 
     weight: Tensor  # [out, in]
     bias: Tensor | None = None  # [out]
-    activation: Literal["none", "silu", "gelu"] = "none"
+    activation: Literal["none", "silu", "gelu", "mish", "simnorm"] = "none"
     norm: tuple[Tensor, Tensor] | None = None  # gain [out], bias [out]
 
 
@@ -179,7 +183,9 @@ def _check_chain(name: str, layers: list[Dense], inputs: int, outputs: int | Non
             _check_tensor(f"{where}.bias", dense.bias, (inputs,))
         if dense.norm is not None:
             _check_norm(f"{where}.norm", dense.norm, inputs)
-        if dense.activation not in ("none", "silu", "gelu"):
-            raise ValueError(f"{where}.activation is {dense.activation!r}, expected 'none', 'silu' or 'gelu'")
+        if dense.activation not in ACTIVATIONS:
+            raise ValueError(f"{where}.activation is {dense.activation!r}, expected one of {ACTIVATIONS}")
+        if dense.activation == "simnorm" and inputs % 8:
+            raise ValueError(f"{where} gives {inputs} numbers, expected a multiple of 8 for simnorm")
     if outputs is not None and inputs != outputs:
         raise ValueError(f"{name} gives {inputs} numbers, expected {outputs}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,5 +64,18 @@ def chain(layers: list[Dense], x: Tensor) -> Tensor:
         x = F.linear(x, dense.weight, dense.bias)
         if dense.norm is not None:
             x = F.layer_norm(x, x.shape[-1:], *dense.norm, eps=1e-5)
-        x = F.gelu(x) if dense.activation == "gelu" else F.silu(x) if dense.activation == "silu" else x
+        x = _ACTIVATIONS[dense.activation](x)
     return x
+
+
+def _simplicial_norm(x: Tensor) -> Tensor:
+    return x.unflatten(-1, (-1, 8)).softmax(-1).flatten(-2)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "mish": F.mish,
+    "simnorm": _simplicial_norm,
+}
