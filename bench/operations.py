@@ -6,7 +6,7 @@ from fastwm.engine.spec import PredictorSpec
 
 
 def count_operations(spec: PredictorSpec, samples: int, horizon: int, frames: int) -> int:
-    """Of one environment: what the engine's savings leave (csrc/cpu/rollout.cpp); norms, softmax and activations are left out."""
+    """Of one environment: what the engine's savings leave (csrc/cpu/rollout.cpp); norms, softmax, activations not counted."""
     return samples * (_mlp(spec, horizon) if spec.dynamics == "mlp" else _transformer(spec, horizon, frames))
 
 
