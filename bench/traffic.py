@@ -14,7 +14,9 @@ def weight_bytes(spec: PredictorSpec, dtype: str) -> tuple[int, int]:
     each = [dense for layer in spec.layers for dense in (layer.qkv, layer.out, layer.fc1, layer.fc2)]
     each += [*spec.head, *([spec.input] if spec.input is not None else [])]
     size = BYTES[dtype]
-    return size * _elements(once) + BYTES["float32"] * _elements(spec.action), size * _elements(each)
+    narrow = max(size, BYTES["bfloat16"])  # the action encoder, after its first layer (engine/pack.py)
+    action = BYTES["float32"] * _elements(spec.action[:1]) + narrow * _elements(spec.action[1:])
+    return size * _elements(once) + action, size * _elements(each)
 
 
 def tile_traffic(packed: PackedPredictor, *, B: int, S: int, T: int, K: int, threads: int) -> int:

@@ -18,7 +18,10 @@ STEMS = sorted(path.stem for path in (ROOT / "fastwm" / "reference").glob("[a-z]
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
 PER_ISA = re.search(r"set\(KERNELS ([\w ]+)\)", CMAKE)[1].split()  # type: ignore[index]
 ISAS = ["baseline", "avx2", "avx512", "avx512_bf16"]
-INSTRUMENTS = ["fma_peak", "activate"]  # compiled like kernels, but computing nothing that a reference could check
+INSTRUMENTS = [
+    "fma_peak",
+    "activate",
+]  # compiled like kernels, but computing nothing that a reference could check
 
 # ---- one stem per kernel, everywhere -------------------------------------------------------------------------------------
 
