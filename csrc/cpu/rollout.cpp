@@ -109,7 +109,12 @@ struct Rollout {
   void modulated_norms(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
     const int64_t step = 3 * s.Wp;
     int64_t row = 0;
-    for (; row + NORM_ROWS <= rows; row += NORM_ROWS) modulated_norm<NORM_ROWS>(w, modulation + row * step, row);
+    for (; row + NORM_ROWS <= rows; row += NORM_ROWS) {
+      const Kept<T>* ahead = modulation + (row + 2 * NORM_ROWS) * step;  // it comes from memory
+      for (int64_t i = 0; i < NORM_ROWS * step; i += LINE / static_cast<int64_t>(sizeof(Kept<T>)))
+        __builtin_prefetch(ahead + i, 0, 2);
+      modulated_norm<NORM_ROWS>(w, modulation + row * step, row);
+    }
     for (; row < rows; ++row) modulated_norm<1>(w, modulation + row * step, row);
   }
 

@@ -129,10 +129,15 @@ FASTWM_INLINE float to_float(bf16 x) {
 }
 
 FASTWM_INLINE vf load(const bf16* p) {
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return (vf)_mm512_slli_epi32(wide, 16);
+#else
   typedef uint16_t half __attribute__((vector_size(2 * LANES)));
   half narrow;
   std::memcpy(&narrow, p, sizeof narrow);
   return number(__builtin_convertvector(narrow, vi) << 16);
+#endif
 }
 
 // Two vectors -> 2 * LANES consecutive bfloat16, rounded to nearest even.
