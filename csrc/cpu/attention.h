@@ -5,9 +5,10 @@
 // one vector of scores, and softmax runs with a candidate in each lane. Every lane sees the same additions in the same
 // order, and no lane sees another: a candidate's bits depend on nothing else in the tile, and neither does its NaN.
 //
-// At n = 3, D = 64 on Zen 5 (AVX-512) this takes 38 cycles per candidate and head with tokens in L1 and 63 with tokens
-// in L2, where one candidate at a time took 160: L2 gives a line every two cycles, and there are 28 lines. Did not pay:
-// prefetching values while keys are read, or the next candidates; four vectors of a head at a time.
+// At n = 3, D = 64 on Zen 5 (AVX-512) this takes 47 cycles per candidate and head with bfloat16 tokens in L2 and 53
+// with float32 ones (39 and 37 in L1), where one candidate at a time took 160: L2 gives a line of these every two
+// cycles. Did not pay: prefetching values while keys are read, or the next candidates; four vectors of a head at a
+// time; widening bfloat16 in its order (vpmovzxwd: 64 instead of 47).
 #pragma once
 #include "cpu/activation.h"
 #include "cpu/gemm.h"
@@ -74,24 +75,71 @@ FASTWM_INLINE vf sum_each(const vf (&parts)[LANES]) {
 }
 #endif
 
+// A panel of keys or values as two vectors. Of bfloat16 these are the even and the odd columns, which a shift and a
+// mask give; in_order puts a panel of float32 into that order, back_in_order undoes it.
+FASTWM_INLINE void panel(const float* p, vf& a, vf& b) { a = load(p), b = load(p + LANES); }
+FASTWM_INLINE void panel(const bf16* p, vf& a, vf& b) {
+  vi pairs;
+  std::memcpy(&pairs, p, sizeof pairs);
+  a = number(pairs << 16), b = number(pairs & static_cast<int32_t>(0xffff0000));
+}
+template <class KV>
+FASTWM_INLINE void in_order(vf&, vf&) {}
+template <class KV>
+FASTWM_INLINE void back_in_order(vf&, vf&) {}
+template <>
+FASTWM_INLINE void in_order<bf16>(vf& a, vf& b) {
+  const vf low = a, high = b;
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  a = (vf)_mm512_permutex2var_ps((__m512)low, even, (__m512)high);
+  b = (vf)_mm512_permutex2var_ps((__m512)low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), (__m512)high);
+#elif FASTWM_ISA_avx2
+  const __m256 even = _mm256_shuffle_ps((__m256)low, (__m256)high, 0x88);
+  const __m256 odd = _mm256_shuffle_ps((__m256)low, (__m256)high, 0xdd);
+  a = (vf)_mm256_permute4x64_pd((__m256d)even, 0xd8), b = (vf)_mm256_permute4x64_pd((__m256d)odd, 0xd8);
+#else
+  a = vf{low[0], low[2], high[0], high[2]}, b = vf{low[1], low[3], high[1], high[3]};
+#endif
+}
+template <>
+FASTWM_INLINE void back_in_order<bf16>(vf& a, vf& b) {
+  const vf even = a, odd = b;
+#if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  a = (vf)_mm512_permutex2var_ps((__m512)even, low, (__m512)odd);
+  b = (vf)_mm512_permutex2var_ps((__m512)even, _mm512_add_epi32(low, _mm512_set1_epi32(8)), (__m512)odd);
+#elif FASTWM_ISA_avx2
+  const __m256 low = _mm256_unpacklo_ps((__m256)even, (__m256)odd),
+               high = _mm256_unpackhi_ps((__m256)even, (__m256)odd);
+  a = (vf)_mm256_permute2f128_ps(low, high, 0x20), b = (vf)_mm256_permute2f128_ps(low, high, 0x31);
+#else
+  a = vf{even[0], odd[0], even[1], odd[1]}, b = vf{even[2], odd[2], even[3], odd[3]};
+#endif
+}
+
 constexpr int BLOCK = 4;  // tokens for which a query is read once
 
 // scores[i] for TOKENS tokens from `first` on, a lane for each candidate; the highest so far. Lanes past `lanes` are 0.
-template <int TOKENS, class Query, class Token>
+template <int TOKENS, class KV, class Query, class Token>
 FASTWM_INLINE vf score(const Query& query, const Token& token, int lanes, int64_t first, int64_t Dp, vf highest,
                        float* scores) {
   vf parts[TOKENS][LANES];
   for (int l = 0; l < lanes; ++l) {
     const float* q = query(l);
-    decltype(token(0, 0)) keys[TOKENS];
+    const KV* keys[TOKENS];
     vf dot[TOKENS] = {};
 #pragma GCC unroll 4
     for (int i = 0; i < TOKENS; ++i) keys[i] = token(l, first + i);
-    for (int64_t d = 0; d < Dp; d += PANEL)
-#pragma GCC unroll 2
-      for (int half = 0; half < PANEL; half += LANES)
+    for (int64_t d = 0; d < Dp; d += PANEL) {
+      vf q0 = load(q + d), q1 = load(q + d + LANES), k0, k1;
+      in_order<KV>(q0, q1);
 #pragma GCC unroll 4
-        for (int i = 0; i < TOKENS; ++i) dot[i] = fma(load(q + d + half), load(keys[i] + d + half), dot[i]);
+      for (int i = 0; i < TOKENS; ++i) {
+        panel(keys[i] + d, k0, k1);
+        dot[i] = fma(q1, k1, fma(q0, k0, dot[i]));
+      }
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < TOKENS; ++i) parts[i][l] = dot[i];
   }
@@ -107,21 +155,26 @@ FASTWM_INLINE vf score(const Query& query, const Token& token, int lanes, int64_
 }
 
 // out [Dp] = sum over n tokens of weights[i][lane] value i; n is TOKENS if that is not 0.
-template <int TOKENS, class T, class Token>
+template <int TOKENS, class KV, class T, class Token>
 FASTWM_INLINE void weigh(const float* weights, const Token& token, int lane, int64_t n, int64_t Dp, T* out) {
-  for (int64_t d = 0; d < Dp; d += PANEL) {
-    vf low{}, high{};
-    auto add = [&](int64_t i) {
-      const auto* value = token(lane, i) + Dp + d;
-      const vf weight = set(weights[i * LANES + lane]);
-      low = fma(weight, load(value), low), high = fma(weight, load(value + LANES), high);
-    };
-    if constexpr (TOKENS > 0) {
+  const KV* values[TOKENS + 1];
+  vf weight[TOKENS + 1];
 #pragma GCC unroll 4
-      for (int i = 0; i < TOKENS; ++i) add(i);
-    } else {
-      for (int64_t i = 0; i < n; ++i) add(i);
+  for (int i = 0; i < TOKENS; ++i) values[i] = token(lane, i) + Dp, weight[i] = set(weights[i * LANES + lane]);
+  for (int64_t d = 0; d < Dp; d += PANEL) {
+    vf low{}, high{}, v0, v1;
+#pragma GCC unroll 4
+    for (int i = 0; i < TOKENS; ++i) {
+      panel(values[i] + d, v0, v1);
+      low = fma(weight[i], v0, low), high = fma(weight[i], v1, high);
     }
+    if constexpr (TOKENS == 0)
+      for (int64_t i = 0; i < n; ++i) {
+        panel(token(lane, i) + Dp + d, v0, v1);
+        const vf w = set(weights[i * LANES + lane]);
+        low = fma(w, v0, low), high = fma(w, v1, high);
+      }
+    back_in_order<KV>(low, high);
     store(out + d, low, high);
   }
 }
@@ -133,11 +186,11 @@ FASTWM_INLINE void attend_lanes(const Attention<KV>& a, int64_t c, int lanes, in
   auto query = [&](int l) { return a.query + (j * a.count + c + l) * a.Dp; };
   vf highest = set(-__builtin_inff());
   if constexpr (TOKENS > 0) {
-    highest = score<TOKENS>(query, token, lanes, 0, a.Dp, highest, a.scores);
+    highest = score<TOKENS, KV>(query, token, lanes, 0, a.Dp, highest, a.scores);
   } else {
     int64_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) highest = score<BLOCK>(query, token, lanes, i, a.Dp, highest, a.scores);
-    for (; i < n; ++i) highest = score<1>(query, token, lanes, i, a.Dp, highest, a.scores);
+    for (; i + BLOCK <= n; i += BLOCK) highest = score<BLOCK, KV>(query, token, lanes, i, a.Dp, highest, a.scores);
+    for (; i < n; ++i) highest = score<1, KV>(query, token, lanes, i, a.Dp, highest, a.scores);
   }
   vf total{};
   for (int64_t i = 0; i < n; ++i) {
@@ -147,7 +200,7 @@ FASTWM_INLINE void attend_lanes(const Attention<KV>& a, int64_t c, int lanes, in
   }
   const vf scale = 1.0f / total;
   for (int64_t i = 0; i < n; ++i) store(a.scores + i * LANES, load(a.scores + i * LANES) * scale);
-  for (int l = 0; l < lanes; ++l) weigh<TOKENS>(a.scores, token, l, n, a.Dp, out + (j * a.count + c + l) * ldo);
+  for (int l = 0; l < lanes; ++l) weigh<TOKENS, KV>(a.scores, token, l, n, a.Dp, out + (j * a.count + c + l) * ldo);
 }
 
 // out [asking * count] rows, ldo apart, of Dp numbers.
