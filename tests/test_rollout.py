@@ -193,7 +193,7 @@ def test_a_plain_chain_equals_pen_and_paper(isa: str, dtype: str) -> None:
     got = run(
         PackedPredictor(spec, dtype=dtype, isa=isa), torch.ones(1, 1, 1), torch.tensor([[[[1.0], [2.0]]]])
     )
-    assert got.flatten().tolist() == pytest.approx([2.0, 4.0], rel=0.01 if dtype == "int8" else 0)
+    assert got.flatten().tolist() == pytest.approx([2.0, 4.0], rel=0.02 if dtype == "int8" else 0)
 
 
 # ---- the same bits -------------------------------------------------------------------------------------------------------
