@@ -26,7 +26,7 @@ help:
 	@echo 'make test-peers  parity with stable-worldmodel, in an environment of its own (gigabytes)'
 	@echo 'make test-wheel  build a wheel, install it in a clean environment without a compiler, run it'
 	@echo 'make lint        ruff, mypy, clang-format; `make format` rewrites'
-	@echo 'make bench       measure (BENCH_ARGS="--quick" for a look)'
+	@echo 'make bench       measure, beside every peer, in their environment (BENCH_ARGS="rollout --quick" for a look)'
 	@echo 'make wheel       dist/fastwm-*.whl'
 	@echo 'make install     .venv alone        make clean   remove environments and build outputs'
 
@@ -52,8 +52,8 @@ format: $(VENV)/linters
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
 
-bench: $(VENV)/installed
-	$(BIN)/python -m bench.run $(BENCH_ARGS)
+bench: $(PEERS)/measured
+	$(PEERS)/bin/python -m bench.run $(BENCH_ARGS)
 
 wheel: $(VENV)/installed
 	rm -rf dist
@@ -98,4 +98,8 @@ $(PEERS)/torch: Makefile
 
 $(PEERS)/installed: $(PEERS)/torch $(SOURCES)
 	$(PEERS)/bin/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,peers]'
+	@touch $@
+
+$(PEERS)/measured: $(PEERS)/installed
+	$(PEERS)/bin/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,peers,bench]'
 	@touch $@

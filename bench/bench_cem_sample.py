@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import torch
 
+from bench.options import Options
 from bench.timing import against_torch
 from fastwm import ops, reference
 
 B, S, T, A = 1, 300, 5, 10
 
 
-def results(*, repeats: int, threads: tuple[int, ...], compiled: bool) -> Iterator[dict]:
+def results(options: Options) -> Iterator[dict]:
     """One line per way. The kernel's candidates are the reference's to the bit; PyTorch's are others."""
     mean, std = torch.zeros(B, T, A), torch.ones(B, T, A)
     expected = reference.cem_sample(mean, std, S, 0, 0)
@@ -21,6 +22,6 @@ def results(*, repeats: int, threads: tuple[int, ...], compiled: bool) -> Iterat
         functools.partial(ops.cem_sample, mean, std, S, 0, 0),
         lambda: mean[:, None] + std[:, None] * torch.randn(B, S, T, A),
         lambda actions: torch.equal(actions, expected),  # type: ignore[arg-type]
-        threads=threads,
-        repeats=20 * repeats,
+        threads=options.threads,
+        repeats=20 * options.repeats,
     )

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import torch
 
+from bench.options import Options
 from bench.timing import against_torch
 from fastwm import ops, reference
 
 B, S, T, A, ELITES = 1, 300, 5, 10, 30
 
 
-def results(*, repeats: int, threads: tuple[int, ...], compiled: bool) -> Iterator[dict]:
+def results(options: Options) -> Iterator[dict]:
     """One line per way. The kernel's mean and std are the reference's to the bit."""
     random = torch.Generator().manual_seed(0)
     actions, cost = torch.randn(B, S, T, A, generator=random), torch.randn(B, S, generator=random)
@@ -28,6 +29,6 @@ def results(*, repeats: int, threads: tuple[int, ...], compiled: bool) -> Iterat
         functools.partial(ops.cem_update, *problem),
         plain,
         lambda update: all(map(torch.equal, update, expected)),  # type: ignore[call-overload]
-        threads=threads,
-        repeats=20 * repeats,
+        threads=options.threads,
+        repeats=20 * options.repeats,
     )

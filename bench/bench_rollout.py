@@ -1,250 +1,138 @@
-"""One CEM iteration of the published LeWM (E 192, 6 layers, 16 heads of 64, MLP 2048): sample, rollout, cost, refit.
+"""One CEM iteration (sample, roll out, score, refit): fastwm on its instruction sets and dtypes, every peer that is installed.
 
-300 candidates, 5 blocks, 1 and 3 frames of context, 1 and 2 threads. Peers: the same model in PyTorch, eager and compiled,
-float32 and bfloat16 autocast; stable-worldmodel's own LeWM where it is installed.
+Main table: LeWM at its published size (E 192, 6 layers, 16 heads of 64, MLP 2048; 300 candidates, 5 blocks, 1 and 3 frames of
+context), a small transformer, the demo's models, TD-MPC2's dynamics. --sweep: LeWM at other sizes, fastwm alone.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from bench import problems
 from bench.machine import peak
-from bench.timing import in_turns
+from bench.operations import count_operations
+from bench.options import Options
+from bench.parity import Truth, truth
+from bench.peers import PEERS
+from bench.peers.peer import Costs
+from bench.problems import Problem, Setting, make_problem
+from bench.timing import affordable, in_turns
 from fastwm import ops
 from fastwm.engine.backend import isas
-from fastwm.engine.importers import import_model
 from fastwm.engine.pack import DTYPES, PackedPredictor
 from fastwm.engine.spec import PredictorSpec
-from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.ops.rollout import rollout
-
-SAMPLES, ELITES, HORIZON, ACTION_DIM = 300, 30, 5, 10
-MAX_RELATIVE_COST_ERROR = 1e-4  # float32
-
-
-@dataclass
-class Problem:
-    """One environment: context [1, K, E], past [1, K-1, A], goal [1, E], candidates for the parity check [1, S, T, A]."""
-
-    context: Tensor
-    past: Tensor
-    goal: Tensor
-    actions: Tensor
-    mean: Tensor  # [1, T, A]
-    std: Tensor  # [1, T, A]
 
 
 @dataclass
 class Way:
-    """costs: candidates [1, S, T, A] -> costs [1, S]. step: one whole iteration."""
+    """costs: a problem and candidates [B, S, T, A] -> costs [B, S]. step: one whole iteration. isa: of fastwm."""
 
     name: str
+    engine: str
     isa: str
     dtype: str
-    costs: Callable[[Tensor], Tensor]
+    costs: Costs
     step: Callable[[], object]
 
 
-def results(*, repeats: int, threads: tuple[int, ...], compiled: bool) -> Iterator[dict]:
-    """One line per context, number of threads and way."""
-    model = published_model()
-    spec = import_model(model).spec
-    for count in threads:
-        torch.set_num_threads(count)
-        peaks = {(isa, dtype): peak(isa, dtype, count) for isa in isas() for dtype in DTYPES}
-        for frames in (1, 3):
-            yield from _one_setting(model, spec, frames, count, peaks, repeats=repeats, compiled=compiled)
+def results(options: Options) -> Iterator[dict]:
+    """One line per setting, number of threads and way."""
+    for peer in PEERS:
+        if peer.missing:
+            print(f"{peer.name}: left out, {', '.join(peer.missing)} not installed (make bench installs all)")
+    settings = problems.QUICK if options.quick else problems.SWEEP if options.sweep else problems.MAIN
+    for setting in settings:
+        if options.models and setting.model not in options.models:
+            continue
+        print(f"{describe(setting)}: costs in float64", flush=True)
+        exact = truth(problems.module(setting.model), setting)
+        for threads in options.threads:
+            torch.set_num_threads(threads)
+            yield from one_setting(setting, exact, threads, options)
 
 
-def _one_setting(
-    model: WorldModel,
-    spec: PredictorSpec,
-    frames: int,
-    threads: int,
-    peaks: dict[tuple[str, str], float],
-    *,
-    repeats: int,
-    compiled: bool,
-) -> Iterator[dict]:
-    problem = make_problem(spec, frames)
-    ways = [*torch_ways(model, problem, compiled=compiled), *peer_ways(problem)]
-    ways += [engine_way(spec, problem, isa, dtype, threads) for isa in isas() for dtype in DTYPES]
-    errors = parity(model, problem, ways)
-    passed = [way for way in ways if errors[way.name]["passed"]]
-    times = in_turns({way.name: way.step for way in passed}, repeats=repeats)
-    peaks = {
-        key: max(best, peak(*key, threads)) for key, best in peaks.items()
-    }  # a busy moment lowers it, nothing raises it
-    operations = count_operations(spec, SAMPLES, HORIZON, frames)
+def one_setting(setting: Setting, exact: Truth, threads: int, options: Options) -> Iterator[dict]:
+    """All ways of one problem, in turns; a way whose costs are wrong gets no time."""
+    spec = problems.spec(setting.model)
+    problem = make_problem(spec, setting)
+    ways, verdicts = [], {}
+    for way in all_ways(problem, spec, threads, options):
+        verdicts[way.name] = exact.check(way.costs, way.engine, way.dtype)
+        ways.append(way)
+    passed = {way.name: way.step for way in ways if verdicts[way.name]["passed"]}
+    best_isa = isas()[0]
+    places = {(way.isa or best_isa, way.dtype) for way in ways}
+    peaks = {place: peak(*place, threads) for place in places}
+    repeats = affordable(passed, repeats=options.repeats, seconds=options.seconds)
+    print(f"{describe(setting)}, {threads} threads: {len(passed)} ways, {repeats} times", flush=True)
+    times = in_turns(passed, repeats=repeats, warm_up=1)
+    # A busy moment lowers a peak, nothing raises it.
+    peaks = {place: max(found, peak(*place, threads)) for place, found in peaks.items()}
+    operations = setting.B * count_operations(spec, setting.S, setting.T, setting.K)
     for way in ways:
-        line = {"context": frames, "threads": threads, "way": way.name, "isa": way.isa, "dtype": way.dtype}
-        line |= {"repeats": repeats, "gflop": round(operations / 1e9, 2), **errors[way.name]}
-        if way in passed:
-            seconds = times[way.name]["median"] / 1e3
-            best = peaks[way.isa if way.isa in isas() else isas()[0], way.dtype]
-            line |= {"milliseconds": times[way.name], "gflops": round(operations / seconds / 1e9, 1)}
-            line |= {"peak_gflops": round(best / 1e9, 1), "efficiency": round(operations / seconds / best, 3)}
+        line = {**setting.sizes, "threads": threads, "way": way.name, "engine": way.engine}
+        line |= {"isa": way.isa or "PyTorch", "dtype": way.dtype, "repeats": repeats}
+        line |= {"gflop": round(operations / 1e9, 4), **verdicts[way.name]}
+        if way.name in times:
+            rate = operations / (times[way.name]["median"] / 1e3)
+            best = peaks[way.isa or best_isa, way.dtype]
+            line |= {"milliseconds": times[way.name], "gflops": round(rate / 1e9, 2)}
+            line |= {"peak_gflops": round(best / 1e9, 1), "efficiency": round(rate / best, 4)}
         yield line
 
 
-# ---- the model and the problem -------------------------------------------------------------------------------------------
-
-
-def published_model() -> WorldModel:
-    """The published sizes with random weights; a new AdaLN, all zero, would hide errors."""
-    torch.manual_seed(0)
-    model = WorldModel(WorldModelConfig.preset("paper", action_dim=ACTION_DIM)).eval().requires_grad_(False)
-    for block in model.predictor.blocks:  # type: ignore[union-attr]
-        torch.nn.init.normal_(block.modulation[1].weight, std=model.config.width**-0.5)
-    return model
-
-
-def make_problem(spec: PredictorSpec, frames: int) -> Problem:
-    random = torch.Generator().manual_seed(1)
-    E, A = spec.embed_dim, spec.action_dim
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random)
-
-    return Problem(
-        context=normal(1, frames, E),
-        past=normal(1, frames - 1, A),
-        goal=normal(1, E),
-        actions=normal(1, SAMPLES, HORIZON, A),
-        mean=torch.zeros(1, HORIZON, A),
-        std=torch.ones(1, HORIZON, A),
-    )
-
-
-# ---- ways ----------------------------------------------------------------------------------------------------------------
+def all_ways(problem: Problem, spec: PredictorSpec, threads: int, options: Options) -> Iterator[Way]:
+    """Peers first, but in a sweep; fastwm on the best instruction set in every dtype, on the others in float32."""
+    setting = problem.setting
+    for peer in () if options.sweep else PEERS:
+        ready = peer.quick if options.quick else options.compiled or peer.engine != "torch.compile"
+        fits = peer.models is None or setting.model in peer.models
+        if ready and fits and not peer.missing and options.wants(peer.name):
+            costs = peer.make(problems.module(setting.model), problem, threads)
+            yield peer_way(peer.name, peer.engine, peer.dtype, costs, problem)
+    for isa in isas()[:1] if options.sweep else isas():
+        for dtype in DTYPES if isa == isas()[0] else ("float32",):
+            if isa != "baseline" and options.wants(f"fastwm {isa} {dtype}"):
+                yield engine_way(spec, problem, isa, dtype, threads)
 
 
 def engine_way(spec: PredictorSpec, problem: Problem, isa: str, dtype: str, threads: int) -> Way:
     packed = PackedPredictor(spec, dtype=dtype, isa=isa)
     on = {"threads": threads, "isa": isa}
+    setting = problem.setting
+    every_step = setting.reduce == "min"
 
-    def costs(actions: Tensor) -> Tensor:
-        latents = rollout(packed, problem.context, actions, problem.past, threads=threads)
-        return ops.goal_cost(latents, problem.goal, **on)  # type: ignore[arg-type]
+    def costs(problem: Problem, actions: Tensor) -> Tensor:
+        latents = rollout(
+            packed, problem.context, actions, problem.past, keep_all=every_step, threads=threads
+        )
+        return ops.goal_cost(latents, problem.goal, "squared", setting.reduce, **on)  # type: ignore[arg-type]
 
     def step() -> object:
-        actions = ops.cem_sample(problem.mean, problem.std, SAMPLES, 0, 0, **on)  # type: ignore[arg-type]
-        return ops.cem_update(actions, costs(actions), problem.mean, problem.std, ELITES, **on)  # type: ignore[arg-type]
+        actions = ops.cem_sample(problem.mean, problem.std, setting.S, 0, 0, **on)  # type: ignore[arg-type]
+        cost = costs(problem, actions)
+        return ops.cem_update(actions, cost, problem.mean, problem.std, setting.elites, **on)  # type: ignore[arg-type]
 
-    return Way(f"fastwm {isa} {dtype}", isa, dtype, costs, step)
+    return Way(f"fastwm {isa} {dtype}", "fastwm", isa, dtype, costs, step)
 
 
-def torch_way(name: str, dtype: str, costs: Callable[[Tensor], Tensor], problem: Problem) -> Way:
+def peer_way(name: str, engine: str, dtype: str, costs: Costs, problem: Problem) -> Way:
+    """Sampled and refitted in PyTorch, as its user would."""
+
     @torch.inference_mode()
-    def in_dtype(actions: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            return costs(actions).float()
-
     def step() -> object:
         actions = problem.mean[:, None] + problem.std[:, None] * torch.randn_like(problem.actions)
         actions[:, 0] = problem.mean
-        elites = actions[0, in_dtype(actions)[0].topk(ELITES, largest=False).indices]
+        elites = actions[0, costs(problem, actions)[0].topk(problem.setting.elites, largest=False).indices]
         return elites.mean(0), elites.std(0)
 
-    return Way(f"{name} {dtype}", "PyTorch", dtype, in_dtype, step)
+    return Way(name, engine, "", dtype, costs, step)
 
 
-def torch_ways(model: WorldModel, problem: Problem, *, compiled: bool) -> Iterator[Way]:
-    """Our own model's sliding window in PyTorch, which is LeWM's."""
-
-    def costs(model: WorldModel, actions: Tensor) -> Tensor:
-        latents = model.rollout(problem.context, actions, problem.past)
-        return (latents[:, :, -1] - problem.goal[:, None]).square().sum(-1)
-
-    for dtype in DTYPES:
-        yield torch_way("torch eager", dtype, functools.partial(costs, model), problem)
-    if compiled:
-        fast = _compiled(model)
-        for dtype in DTYPES:
-            yield torch_way("torch.compile", dtype, functools.partial(costs, fast), problem)
-
-
-@functools.cache
-def _compiled(model: WorldModel) -> WorldModel:
-    """The model with its predictor compiled, once per window length: the whole rollout in one graph takes
-    minutes to compile."""
-    fast = copy.copy(model)
-    fast._predict = torch.compile(model._predict, dynamic=False)  # type: ignore[method-assign]
-    return fast
-
-
-def peer_ways(problem: Problem) -> Iterator[Way]:
-    """stable-worldmodel's own LeWM.get_cost, with observation and goal encoded beforehand."""
-    try:
-        from bench.peer import lewm_costs
-    except ImportError:
-        return
-    for dtype in DTYPES:
-        yield torch_way("stable-worldmodel LeWM", dtype, functools.partial(lewm_costs, problem), problem)
-
-
-# ---- parity --------------------------------------------------------------------------------------------------------------
-
-
-def parity(model: WorldModel, problem: Problem, ways: list[Way]) -> dict[str, dict]:
-    """The costs of the same candidates: float32 within 1e-4 of float64, bfloat16 no further than twice autocast's error.
-
-    stable-worldmodel's model has weights of its own; `make test-peers` compares it.
-    """
-    exact = _float64_costs(model, problem)
-    found = {way.name: way.costs(problem.actions).double() for way in ways}
-    relative = {name: float(((costs - exact) / exact).abs().max()) for name, costs in found.items()}
-    allowed = {"float32": MAX_RELATIVE_COST_ERROR, "bfloat16": 2 * relative["torch eager bfloat16"]}
-    return {
-        way.name: {"relative_cost_error": None, "passed": True}
-        if way.name.startswith("stable-worldmodel")
-        else {"relative_cost_error": relative[way.name], "passed": relative[way.name] <= allowed[way.dtype]}
-        for way in ways
-    }
-
-
-@torch.inference_mode()
-def _float64_costs(model: WorldModel, problem: Problem) -> Tensor:
-    model.double()
-    try:
-        latents = model.rollout(problem.context.double(), problem.actions.double(), problem.past.double())
-    finally:
-        model.float()
-    return (latents[:, :, -1] - problem.goal.double()[:, None]).square().sum(-1)
-
-
-# ---- operations ----------------------------------------------------------------------------------------------------------
-
-
-def count_operations(spec: PredictorSpec, samples: int, horizon: int, frames: int) -> int:
-    """Additions and multiplications of one rollout of one environment when nothing is computed twice.
-
-    What the engine's savings leave (csrc/cpu/rollout.cpp): tokens of the context are shared by all candidates and not counted;
-    keys and values are kept while the window grows; in the last layer one token asks.
-    """
-    layer = spec.layers[0]
-    inner, hidden, W, L = spec.heads * spec.head_dim, layer.fc1.weight.shape[0], spec.width, len(spec.layers)
-    keys_values, after = 4 * W * inner, 2 * W * inner + 4 * W * hidden  # after attention: out, fc1, fc2
-    query = 2 * W * inner
-    total = horizon * (
-        sum(d.weight.numel() for d in spec.action) * 2 + L * 12 * W * W
-    )  # conditioning, modulation
-    total += horizon * sum(d.weight.numel() for d in spec.head) * 2
-    for t in range(horizon):
-        seen = min(frames + t, spec.window)
-        grows = frames + t <= spec.window
-        shared = max(0, frames - 1 - max(0, frames + t - spec.window))
-        tokens = 1 if grows else seen - shared
-        for i in range(L):
-            asking = tokens if i + 1 < L else 1
-            total += tokens * keys_values + asking * (after + (query if seen > 1 else 0))
-            total += sum(4 * inner * (seen - asked) for asked in range(asking)) if seen > 1 else 0
-        if spec.input is not None:
-            total += tokens * spec.input.weight.numel() * 2
-    return total * samples
+def describe(setting: Setting) -> str:
+    return ", ".join(f"{name} {value}" for name, value in setting.sizes.items())

@@ -15,7 +15,7 @@ import fastwm
 from fastwm import _cpu
 from fastwm.engine.pack import DTYPES
 
-PEERS = ("stable-worldmodel", "transformers", "openvino", "onnxruntime")
+PEERS = ("stable-worldmodel", "transformers", "openvino", "nncf", "onnxruntime", "onnx")
 
 
 def header() -> dict:

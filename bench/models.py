@@ -23,6 +23,15 @@ def lewm_model() -> WorldModel:
     return _random(WorldModelConfig.preset("paper", action_dim=LEWM_ACTIONS))
 
 
+@functools.cache
+def small_model() -> WorldModel:
+    """A transformer of the published form with E 64, 3 layers, 4 heads of 16."""
+    sizes = {"embed_dim": 64, "width": 64, "depth": 3, "heads": 4, "head_dim": 16, "mlp_dim": 256}
+    sizes |= {"projector_dim": 256, "action_hidden": 256}
+    encoder = {"encoder": "patch_conv", "image_size": 16, "encoder_width": 1}
+    return _random(WorldModelConfig.preset("paper", action_dim=LEWM_ACTIONS, **sizes, **encoder))
+
+
 def _random(config: WorldModelConfig) -> WorldModel:
     """Every weight random: a new model's AdaLN and residual head are zero, and would hide errors."""
     with torch.random.fork_rng():

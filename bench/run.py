@@ -1,6 +1,9 @@
 """Run benchmarks, print what they found, write it to bench/results/<stem>.json.
 
-python -m bench.run [rollout …] [--repeats 20] [--threads 1 2] [--no-compile] [--quick]
+python -m bench.run [rollout …] [--sweep | --quick] [--threads 1 2] [--models lewm …] [--ways openvino …]
+
+Lines are written as they come: a run that is ended loses nothing. They take the place of the same lines of an earlier run of
+the same commit on the same machine, so a table may be measured in parts; lines of another commit or machine are dropped.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ import json
 from pathlib import Path
 
 from bench.machine import header
+from bench.options import Options
+from bench.record import RESULTS, read, save
 from fastwm.engine.backend import default_threads
 
-HERE = Path(__file__).parent
-STEMS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
+STEMS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+IDENTITY = "model", "B", "S", "T", "K", "threads", "way"  # of a line
+PLACE = "fastwm", "torch", "isa", "processor", "cores", "commit", "peers"  # of a run
 
 
 def main() -> None:
@@ -22,49 +28,74 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stems", nargs="*", choices=[[], *STEMS], help="kernels, by default all")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=20, help="rounds of all ways, at most")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="about as long per problem, at least 5 rounds"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, default_threads()}))
+    parser.add_argument("--models", nargs="+", default=[], help="of rollout: these alone")
+    parser.add_argument(
+        "--ways", nargs="+", default=[], help="of rollout: those whose name holds one of these"
+    )
     parser.add_argument(
         "--no-compile", dest="compiled", action="store_false", help="leave torch.compile out (minutes)"
     )
-    parser.add_argument("--quick", action="store_true", help="3 repeats, no torch.compile, nothing written")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.repeats, arguments.compiled = 3, False
+    parser.add_argument("--sweep", action="store_true", help="of rollout: LeWM at other sizes, fastwm alone")
+    parser.add_argument(
+        "--quick", action="store_true", help="3 repeats, peers that are ready in seconds, nothing written"
+    )
+    arguments = vars(parser.parse_args())
+    stems = arguments.pop("stems") or STEMS
+    if arguments["quick"]:
+        arguments |= {"repeats": 3, "compiled": False}
+    options = Options(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+    )
     machine = header()
     print(json.dumps(machine, indent=2))
-    for stem in arguments.stems or STEMS:
+    for stem in stems:
         module = importlib.import_module(f"bench.bench_{stem}")
         print(f"\n{stem}: {module.__doc__.strip()}")
-        lines = []
-        for line in module.results(
-            repeats=arguments.repeats, threads=tuple(arguments.threads), compiled=arguments.compiled
-        ):
+        lines: list[dict] = []
+        for line in module.results(options):
             lines.append(line)
             print(describe(line), flush=True)
-        if not arguments.quick:
-            write(HERE / "results" / f"{stem}.json", {"machine": machine, "results": lines})
+            if not options.quick:
+                path = RESULTS / f"{stem}.json"
+                save(path, {"machine": machine, "results": merged(path, machine, lines)})
+
+
+def merged(path: Path, machine: dict, lines: list[dict]) -> list[dict]:
+    """The lines already in the file that this run has not measured again, then its own."""
+    if not path.is_file():
+        return lines
+    before = read(path)
+    if any(before["machine"].get(name) != machine[name] for name in PLACE):
+        return lines
+    measured = {identity(line) for line in lines}
+    return [line for line in before["results"] if identity(line) not in measured] + lines
+
+
+def identity(line: dict) -> tuple:
+    return tuple(line.get(name) for name in IDENTITY)
 
 
 def describe(line: dict) -> str:
-    place = ", ".join(f"{name} {line[name]}" for name in ("context", "threads") if name in line)
+    place = ", ".join(f"{name} {line[name]}" for name in IDENTITY[:-1] if name in line)
     if not line["passed"]:
-        return f"{place}  {line['way']:36} parity failed: no time is given"
+        return f"{place}  {line['way']:28} parity failed, no time is given{accuracy(line)}"
     times = line["milliseconds"]
-    text = f"{place}  {line['way']:36} {times['median']:9.3f} ms  ({times['q1']:.3f} to {times['q3']:.3f})"
+    text = f"{place}  {line['way']:28} {times['median']:9.3f} ms  ({times['q1']:.3f} to {times['q3']:.3f})"
     if "efficiency" in line:
         text += f"  {line['gflops']:7.1f} GFLOP/s, {line['efficiency']:6.1%} of the peak"
-    if line.get("relative_cost_error") is not None:
-        text += f"  cost error {line['relative_cost_error']:.1e}"
-    return text
+    return text + accuracy(line)
 
 
-def write(path: Path, content: dict) -> None:
-    path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    unfinished.replace(path)
-    print(f"wrote {path}")
+def accuracy(line: dict) -> str:
+    if line.get("relative_cost_error") is None:
+        return ""
+    elites = f", elites {line['elite_overlap']:.1%}" if "elite_overlap" in line else ""
+    return f"  cost error {line['relative_cost_error']:.1e}{elites}"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,16 @@ def in_turns(
     return {name: _summary(values[warm_up:]) for name, values in times.items()}
 
 
+def affordable(
+    ways: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float, least: int = 5
+) -> int:
+    """Rounds of all ways, at most `repeats`, that take about `seconds`, judged by one round; at least `least`."""
+    began = time.perf_counter()
+    for way in ways.values():
+        way()
+    return min(repeats, max(least, int(seconds / (time.perf_counter() - began))))
+
+
 def _summary(values: list[float]) -> dict[str, float]:
     quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     found = {
