@@ -9,6 +9,9 @@
 // with float32 ones (39 and 37 in L1), where one candidate at a time took 160: L2 gives a line of these every two
 // cycles. Did not pay: prefetching values while keys are read, or the next candidates; four vectors of a head at a
 // time; widening bfloat16 in its order (vpmovzxwd: 64 instead of 47).
+//
+// The tokens that a rollout keeps while its window grows come from L3, for 150 cycles; with those of the next head
+// fetched meanwhile, 75 to 90, and 3 % less time for the whole rollout in int8.
 #pragma once
 #include "cpu/activation.h"
 #include "cpu/gemm.h"
@@ -22,6 +25,7 @@ struct Attention {
   const float* query;  // [asking, count, Dp], already scaled
   const KV* shared;    // environment e's token i: shared + e * 2 Dp + i * shared_stride; null if shared_count is 0
   const KV* own;       // candidate c's token i: own + c * 2 Dp + i * own_stride
+  const KV* ahead;     // what to fetch into L2 meanwhile, laid out as own: the own tokens of the next head, or null
   float* scores;       // [tokens that the last query sees, LANES] scratch
   int64_t count, asking, Dp;
   int64_t shared_count, own_count, shared_stride, own_stride;
@@ -179,6 +183,11 @@ FASTWM_INLINE void weigh(const float* weights, const Token& token, int lane, int
   }
 }
 
+template <class KV>
+FASTWM_INLINE void fetch(const KV* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += LINE / sizeof(KV)) __builtin_prefetch(p + i, 0, 2);
+}
+
 // Query j of `lanes` candidates from c on, which see n tokens each; token(l, i) is the i-th of the candidate of lane l.
 template <int TOKENS, class KV, class T, class Token>
 FASTWM_INLINE void attend_lanes(const Attention<KV>& a, int64_t c, int lanes, int64_t j, int64_t n, const Token& token,
@@ -200,7 +209,11 @@ FASTWM_INLINE void attend_lanes(const Attention<KV>& a, int64_t c, int lanes, in
   }
   const vf scale = 1.0f / total;
   for (int64_t i = 0; i < n; ++i) store(a.scores + i * LANES, load(a.scores + i * LANES) * scale);
-  for (int l = 0; l < lanes; ++l) weigh<TOKENS, KV>(a.scores, token, l, n, a.Dp, out + (j * a.count + c + l) * ldo);
+  for (int l = 0; l < lanes; ++l) {
+    if (a.ahead)
+      for (int64_t i = 0; i < a.own_count; ++i) fetch(a.ahead + (c + l) * 2 * a.Dp + i * a.own_stride, 2 * a.Dp);
+    weigh<TOKENS, KV>(a.scores, token, l, n, a.Dp, out + (j * a.count + c + l) * ldo);
+  }
 }
 
 // out [asking * count] rows, ldo apart, of Dp numbers.

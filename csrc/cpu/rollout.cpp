@@ -184,7 +184,8 @@ struct Rollout {
           project(0, t.m * t.count, both, after, to, token);
         if (asking == 0) continue;
         const Kept<T>* shared = t.shared ? prefix_at(t.place, layer, h) : nullptr;
-        attend(Attention<Kept<T>>{w.query, shared, kv.base, w.scores, t.count, asking, s.Dp, t.shared,
+        const Kept<T>* ahead = t.growing ? kv.base + s.growth * kv.stride : nullptr;
+        attend(Attention<Kept<T>>{w.query, shared, kv.base, ahead, w.scores, t.count, asking, s.Dp, t.shared,
                                   kv.earlier + skip + 1, a.B * token, kv.stride, t.first_candidate, t.per_environment},
                w.heads + (h - first) * s.Dp, ldh);
       }
