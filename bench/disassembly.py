@@ -44,7 +44,9 @@ class Loop:
 
 def objects() -> dict[str, Path]:
     """rollout's object file of each instruction set, from the newest build."""
-    found = sorted(BUILD.glob("*/CMakeFiles/cpu_*.dir/csrc/cpu/rollout.cpp.o"), key=lambda p: p.stat().st_mtime)
+    found = sorted(
+        BUILD.glob("*/CMakeFiles/cpu_*.dir/csrc/cpu/rollout.cpp.o"), key=lambda p: p.stat().st_mtime
+    )
     return {path.parts[-4].removeprefix("cpu_").removesuffix(".dir"): path for path in found}
 
 
@@ -64,7 +66,11 @@ def loops(isa: str, path: Path) -> Iterator[Loop]:
         dtype = ELEMENT[product[1] or product[2]]
         for instructions in innermost(body):
             loop = classify(isa, dtype, instructions)
-            if loop.multiply and loop.prefetch == 1 and (dtype not in best or loop.multiply > best[dtype].multiply):
+            if (
+                loop.multiply
+                and loop.prefetch == 1
+                and (dtype not in best or loop.multiply > best[dtype].multiply)
+            ):
                 best[dtype] = loop
     yield from (best[dtype] for dtype in MULTIPLY if dtype in best)
 
