@@ -58,6 +58,8 @@ def _commit() -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
+    if not (Path(__file__).parents[1] / "csrc").is_dir():
+        return "unknown"  # installed, perhaps inside someone else's repository
     try:
         changed = git(
             "status", "--porcelain", "--untracked-files=no", "--", "../fastwm", "../csrc", "../CMakeLists.txt"

@@ -42,7 +42,7 @@ def affordable(
 
 
 def _summary(values: list[float]) -> dict[str, float]:
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     found = {
         "median": quartiles[1],
         "min": min(values),
