@@ -387,7 +387,8 @@ int64_t rollout_tile(const RolloutArgs& a) {
   const int64_t element = exact ? 4 : int8 ? 1 : 2, kept = exact ? 4 : 2, raw = int8 ? 4 : 0;
   const int64_t row = 8 * max(s.Wp, s.Ep) + (4 + 2 * kept) * s.Dp + element * s.inputs +
                       (element + raw) * max(part_width(p.dtype), s.head_group * s.Dp);
-  const int64_t fits = round_up(min(MAX_TILE, l2_bytes() * 3 / 4 / (row * s.own)), MAX_ROWS), candidates = a.B * a.S;
+  const int64_t blocks = min(MAX_TILE, l2_bytes() * 3 / 4 / (row * s.own)) / MAX_ROWS;
+  const int64_t fits = max(1, blocks) * MAX_ROWS, candidates = a.B * a.S;
   int64_t tiles = (candidates + fits - 1) / fits;
   if (a.threads > 1 && candidates >= a.threads * MAX_ROWS) tiles = round_up(tiles, a.threads);
   const int64_t even = (candidates + tiles - 1) / tiles;
