@@ -21,7 +21,7 @@ from fastwm.engine.importers import import_model
 from fastwm.engine.pack import PackedPredictor
 from fastwm.ops.rollout import rollout
 
-ISA, SAMPLES, HORIZON, DEPTH, LINE = "avx2", 84, 5, 2, 64
+ISA, SAMPLES, HORIZON, DEPTH, LINE = "avx2", 84, 5, 1, 64
 L2 = 256 << 10  # what the processor that valgrind imitates says
 GROUPS = {
     "products": r"::gemm<|::chain<|::fused_mlp",
@@ -43,7 +43,7 @@ def child() -> None:
     each_step += sum(dense.weight.numel() for dense in spec.head)
     tiles = -(-SAMPLES // tile)
     lines = (each_step * HORIZON + modulation * -(-tile * HORIZON // 96)) * tiles * 4 // LINE
-    print(f"tile {tile} of {SAMPLES} candidates; L2 {os.sysconf('SC_LEVEL2_CACHE_SIZE')}; weights {lines}")
+    print(f"tile {tile} of {SAMPLES} candidates, {tiles} tiles of {HORIZON} steps: packed weights are {lines:,} lines")
 
 
 def main() -> None:
