@@ -13,6 +13,9 @@ import torch
 from fastwm.engine.backend import isas
 
 
+PAUSE = 0.05  # seconds before each turn: threads of the way before (ONNX Runtime's, OpenMP's) spin for a while
+
+
 def in_turns(
     ways: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2
 ) -> dict[str, dict[str, float]]:
@@ -23,6 +26,7 @@ def in_turns(
     try:
         for _ in range(warm_up + repeats):
             for name, way in ways.items():
+                time.sleep(PAUSE)
                 began = time.perf_counter()
                 way()
                 times[name].append(1e3 * (time.perf_counter() - began))
