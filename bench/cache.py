@@ -43,7 +43,9 @@ def child() -> None:
     each_step += sum(dense.weight.numel() for dense in spec.head)
     tiles = -(-SAMPLES // tile)
     lines = (each_step * HORIZON + modulation * -(-tile * HORIZON // 96)) * tiles * 4 // LINE
-    print(f"tile {tile} of {SAMPLES} candidates, {tiles} tiles of {HORIZON} steps: packed weights are {lines:,} lines")
+    print(
+        f"tile {tile} of {SAMPLES} candidates, {tiles} tiles of {HORIZON} steps: packed weights are {lines:,} lines"
+    )
 
 
 def main() -> None:
@@ -53,7 +55,15 @@ def main() -> None:
         out = f"{folder}/cachegrind"
         simulate = ["--tool=cachegrind", "--cache-sim=yes", "--D1=32768,8,64", f"--LL={L2},8,64"]
         run = subprocess.run(
-            ["valgrind", *simulate, f"--cachegrind-out-file={out}", sys.executable, "-m", "bench.cache", "child"],
+            [
+                "valgrind",
+                *simulate,
+                f"--cachegrind-out-file={out}",
+                sys.executable,
+                "-m",
+                "bench.cache",
+                "child",
+            ],
             capture_output=True,
             text=True,
             check=True,

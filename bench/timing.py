@@ -12,8 +12,9 @@ import torch
 
 from fastwm.engine.backend import isas
 
-
-PAUSE = 0.05  # seconds before each turn: threads of the way before (ONNX Runtime's, OpenMP's) spin for a while
+PAUSE = (
+    0.05  # seconds before each turn: threads of the way before (ONNX Runtime's, OpenMP's) spin for a while
+)
 
 
 def in_turns(
