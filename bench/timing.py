@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,15 +13,18 @@ import torch
 
 from fastwm.engine.backend import isas
 
-PAUSE = (
-    0.05  # seconds before each turn: threads of the way before (ONNX Runtime's, OpenMP's) spin for a while
-)
+# Seconds. Before each turn, threads of the way before (ONNX Runtime's, OpenMP's) spin for a while; a turn is then calls for
+# TURN seconds at least, since one short call after a pause measures how caches, threads and clocks wake up.
+PAUSE, TURN = 0.05, 0.05
 
 
 def in_turns(
     ways: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of each way: median, fastest, slowest and quartiles over `repeats` rounds."""
+    """Milliseconds of one call of each way: median, fastest, slowest and quartiles over `repeats` rounds.
+
+    A call shorter than TURN is made several times a round, after one that does not count; the round's figure is their mean.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     gc.collect()
     gc.disable()
@@ -28,12 +32,24 @@ def in_turns(
         for _ in range(warm_up + repeats):
             for name, way in ways.items():
                 time.sleep(PAUSE)
-                began = time.perf_counter()
-                way()
-                times[name].append(1e3 * (time.perf_counter() - began))
+                times[name].append(1e3 * _turn(way))
     finally:
         gc.enable()
     return {name: _summary(values[warm_up:]) for name, values in times.items()}
+
+
+def _turn(way: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    way()
+    first = time.perf_counter() - began
+    if first >= TURN:
+        return first
+    calls = math.ceil(TURN / first)
+    began = time.perf_counter()
+    for _ in range(calls):
+        way()
+    return (time.perf_counter() - began) / calls
 
 
 def affordable(
