@@ -69,7 +69,7 @@ def main() -> None:
             check=True,
             env={**os.environ, "FASTWM_ISA": ISA, "OMP_NUM_THREADS": "1"},
         )
-        command = ["cg_annotate", "--show=DLmr", "--sort=DLmr", "--threshold=100", "--auto=no", out]
+        command = ["cg_annotate", "--show=DLmr", "--sort=DLmr", "--threshold=0", "--auto=no", out]
         table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     print(run.stdout.strip())
     rows = re.findall(r"^\s*([\d,]+) \([ \d.]+%\)\s+(.*)$", table, re.MULTILINE)
