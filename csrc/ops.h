@@ -69,11 +69,12 @@ enum class Dynamics : int32_t { transformer, mlp };
 struct Predictor {
   const Dense* action;     // [action_count] action block -> conditioning
   const Layer* layers;     // [L]
-  const Dense* head;       // [head_count] final norm -> E; for mlp dynamics the whole chain, (E + conditioning) -> E
+  const Dense* head;       // [head_count] final norm -> E; for mlp dynamics the whole chain, conditioning -> E
   const float* position;   // [window, E] added to the latents by place in the window
   const float* norm_gain;  // [W] final LayerNorm (eps 1e-5)
   const float* norm_bias;  // [W]
   Dense input;             // E -> W, identity if its weight is null
+  Dense latent;            // of mlp dynamics: E -> what is added to the product of head[0], which alone has the rest
   int64_t E, A, C, W, L, H, D;  // C: conditioning width (W for the transformer)
   int64_t window, action_count, head_count;
   Dynamics dynamics;

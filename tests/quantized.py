@@ -51,14 +51,18 @@ def quantise_weights(spec: PredictorSpec) -> PredictorSpec:
         out = dataclasses.replace(layer.out, weight=symmetric(layer.out.weight, _group(spec.head_dim)))
         layers.append(Layer(modulation, plain, qkv, out, plain, fc1, fc2))
     into = None if spec.input is None else _round_weights([spec.input])[0]
-    return dataclasses.replace(spec, head=_round_weights(spec.head), input=into, layers=layers)
+    head = _round_weights(spec.head)
+    if spec.dynamics == "mlp":  # latents and conditioning each have scales of their own
+        parts = spec.head[0].weight.split([spec.embed_dim, spec.condition_dim], dim=1)
+        head[0] = dataclasses.replace(head[0], weight=torch.cat([symmetric(part) for part in parts], dim=1))
+    return dataclasses.replace(spec, head=head, input=into, layers=layers)
 
 
 def predict(spec: PredictorSpec, latents: Tensor, condition: Tensor) -> Tensor:
     """As fastwm.reference.rollout.predict, with rounded inputs: latents [N, n, E], condition [N, n, C] -> [N, E]."""
     last = latents[:, -1]
     if spec.dynamics == "mlp":
-        change = _chain(spec.head, symmetric(torch.cat([last, condition[:, -1]], dim=-1)))
+        change = _chain(spec.head, torch.cat([symmetric(last), symmetric(condition[:, -1])], dim=-1))
         return last + change if spec.residual else change
     assert spec.position is not None
     assert spec.norm is not None

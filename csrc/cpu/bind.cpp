@@ -79,7 +79,7 @@ struct BoundPredictor {
     p.head = head.data(), p.head_count = static_cast<int64_t>(head.size());
     p.layers = layers.data(), p.L = static_cast<int64_t>(layers.size());
     p.position = pointer("position"), p.norm_gain = pointer("norm_gain"), p.norm_bias = pointer("norm_bias");
-    p.input = dense_of(d["input"].cast<DenseTuple>());
+    p.input = dense_of(d["input"].cast<DenseTuple>()), p.latent = dense_of(d["latent"].cast<DenseTuple>());
     p.E = size("E"), p.A = size("A"), p.C = size("C"), p.W = size("W"), p.H = size("H"), p.D = size("D");
     p.window = size("window");
     p.dynamics = static_cast<Dynamics>(d["dynamics"].cast<int32_t>());

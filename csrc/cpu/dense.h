@@ -7,6 +7,8 @@
 
 namespace fastwm::FASTWM_ISA {
 
+constexpr int NORM_ROWS = 4;  // rows whose norms are computed side by side
+
 template <class T>
 constexpr int64_t PART = part_width(DType::float32);
 template <>
@@ -54,16 +56,18 @@ FASTWM_INLINE void put(const Input<T>& input, int64_t row, const float* x, int64
 
 // ---- row passes
 
-FASTWM_INLINE vf activate(Activation activation, vf x) {
+// f(the activation), so that its loop knows which it is. simnorm is no function of one number.
+template <class F>
+FASTWM_INLINE void with_activation(Activation activation, const F& f) {
   switch (activation) {
     case Activation::gelu:
-      return gelu<float>(x);
+      return f([](vf x) { return gelu<float>(x); });
     case Activation::silu:
-      return silu(x);
+      return f([](vf x) { return silu(x); });
     case Activation::mish:
-      return mish(x);
+      return f([](vf x) { return mish(x); });
     default:
-      return x;
+      return f([](vf x) { return x; });
   }
 }
 
@@ -75,39 +79,46 @@ FASTWM_INLINE vf inside(int64_t column, int64_t n) {
   return mask;
 }
 
-// y = (x - mean) / sqrt(var + eps) over n columns of R rows, 0 in the padding. x and y may be the same rows. The chains
-// of additions of one row wait for each other; those of several rows do not.
-template <int R>
-FASTWM_INLINE void normalize(const float* const (&x)[R], float* const (&y)[R], int64_t n, float eps) {
-  vf total[R]{};
-  for (int64_t i = 0; i < n; i += LANES)
-    for (int r = 0; r < R; ++r) total[r] += load(x[r] + i);
-  vf mean[R], squares[R]{};
-  for (int r = 0; r < R; ++r) mean[r] = set(sum(total[r]) / n);
+// visit(r, i, whole) for every vector i of n columns of R rows, which are taken side by side: additions of one row wait
+// for each other, those of several rows do not. whole: false for the last vector if part of it is padding.
+template <int R, class Visit>
+FASTWM_INLINE void each(int64_t n, const Visit& visit) {
   const int64_t whole = n / LANES * LANES;
-  auto center = [&](int r, int64_t i, vf d) {
-    store(y[r] + i, d);
-    squares[r] = fma(d, d, squares[r]);
-  };
   for (int64_t i = 0; i < whole; i += LANES)
-    for (int r = 0; r < R; ++r) center(r, i, load(x[r] + i) - mean[r]);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) visit(r, i, true);
   if (whole < n)
-    for (int r = 0; r < R; ++r) center(r, whole, (load(x[r] + whole) - mean[r]) * inside(whole, n));
-  vf scale[R];
-  for (int r = 0; r < R; ++r) {
-    const float variance = sum(squares[r]) / n;
-    // An infinite variance would give a row of finite numbers that mean nothing: inf - inf makes it NaN instead.
-    scale[r] = set(1.0f / __builtin_sqrtf(variance + eps) + (variance - variance));
-  }
-  for (int64_t i = 0; i < n; i += LANES)
-    for (int r = 0; r < R; ++r) store(y[r] + i, load(y[r] + i) * scale[r]);
+    for (int r = 0; r < R; ++r) visit(r, whole, false);
 }
 
-FASTWM_INLINE void normalize(const float* x, float* y, int64_t n, float eps) {
-  const float* const from[1] = {x};
-  float* const to[1] = {y};
-  normalize<1>(from, to, n, eps);
-}
+// LayerNorm of R rows of n columns: (x - mean) / sqrt(var + eps). The caller makes the first pass, which adds up the
+// rows, and the last, which asks for the vectors; so they share these passes with what comes before and after.
+template <int R>
+struct Norm {
+  int64_t n;
+  vf mean[R], scale[R];
+
+  // total: of the columns of each row. Padding must not enter the variance.
+  FASTWM_INLINE Norm(const float* const (&x)[R], const vf (&total)[R], int64_t n, float eps) : n(n) {
+    vf squares[R]{};
+    for (int r = 0; r < R; ++r) mean[r] = set(sum(total[r]) / n);
+    each<R>(n, [&](int r, int64_t i, bool whole) {
+      vf d = load(x[r] + i) - mean[r];
+      if (!whole) d *= inside(i, n);
+      squares[r] = fma(d, d, squares[r]);
+    });
+    for (int r = 0; r < R; ++r) {
+      const float variance = sum(squares[r]) / n;
+      // An infinite variance would give a row of finite numbers that mean nothing: inf - inf makes it NaN instead.
+      scale[r] = set(1.0f / __builtin_sqrtf(variance + eps) + (variance - variance));
+    }
+  }
+  // The vector x of row r at column i; 0 in the padding.
+  FASTWM_INLINE vf operator()(int r, int64_t i, vf x, bool whole) const {
+    const vf y = (x - mean[r]) * scale[r];
+    return whole ? y : y * inside(i, n);
+  }
+};
 
 // Softmax of every 8 neighbours (TD-MPC2's SimNorm, arXiv:2310.16828); n is a multiple of 8.
 FASTWM_INLINE void simplicial_norm(float* x, int64_t n) {
@@ -148,36 +159,66 @@ FASTWM_INLINE Panels<T> panels_of(const Dense& d, int64_t in_padded, int64_t col
   return b;
 }
 
-// out[rows, padded] = a W^T + bias, float32 or bfloat16. columns: d.out, padded, where it comes in no blocks.
-template <class T, class Out>
-void linear(const Dense& d, Rows<T> a, int64_t rows, Out* out, int64_t ldo, int64_t columns, const void* next) {
-  const int64_t K = round_up(d.in, GROUP<T>);
-  gemm(a, rows, panels_of<T>(d, K, 0, columns / PANEL, 0, K, 0), next,
-       [&](int64_t row, int64_t column, vf c0, vf c1) { store(out + row * ldo + column, c0, c1); });
-}
-
-// What follows the product of a dense layer: LayerNorm (eps 1e-5) if it has one, then the activation, in place.
-inline void finish(const Dense& d, float* x, int64_t rows, int64_t ldx) {
-  if (!d.norm_gain && d.activation == Activation::none) return;
-  for (int64_t r = 0; r < rows; ++r, x += ldx) {
-    if (d.norm_gain) {
-      normalize(x, x, d.out, 1e-5f);
-      for (int64_t i = 0; i < d.out; i += LANES)
-        store(x + i, fma(load(x + i), load(d.norm_gain + i), load(d.norm_bias + i)));
-    }
-    if (d.activation == Activation::simnorm)
-      simplicial_norm(x, d.out);
-    else if (d.activation != Activation::none)
-      for (int64_t i = 0; i < d.out; i += LANES) store(x + i, activate(d.activation, load(x + i)));
+// What a product is added to.
+struct Nothing {
+  FASTWM_INLINE void operator()(int64_t, int64_t, vf&, vf&) const {}
+};
+struct SharedRows {
+  const float* rows;
+  int64_t ld, share, first;  // `share` neighbours add the same row; the first is number `first` of its own
+  FASTWM_INLINE void operator()(int64_t row, int64_t column, vf& c0, vf& c1) const {
+    const float* x = rows + (share == 1 ? row : (first + row) / share) * ld + column;
+    c0 += load(x), c1 += load(x + LANES);
   }
+};
+
+// out[rows, padded] = start + a W^T + bias, float32. columns: d.out, padded, where it comes in no blocks.
+template <class T, class Start>
+void linear(const Dense& d, Rows<T> a, int64_t rows, float* out, int64_t ldo, const void* next, const Start& start) {
+  const int64_t K = round_up(d.in, GROUP<T>);
+  gemm(a, rows, panels_of<T>(d, K, 0, padded(d.out) / PANEL, 0, K, 0), next,
+       [&](int64_t row, int64_t column, vf c0, vf c1) {
+         start(row, column, c0, c1);
+         store(out + row * ldo + column, c0, c1);
+       });
 }
 
-// A chain of dense layers, one after another: out = layers[count - 1](... layers[0](a)). `out` holds `rows` rows of the
-// widest padded layer; `a` is overwritten when count > 1.
-template <class T>
-void chain(const Dense* layers, int64_t count, const Input<T>& a, int64_t rows, float* out, int64_t ldo) {
+// What follows the product of a dense layer, in place: LayerNorm (eps 1e-5) if it has one, then the activation.
+template <int R, class F>
+FASTWM_INLINE void finish(const Dense& d, float* rows, int64_t ld, const F& activation) {
+  float* x[R];
+  for (int r = 0; r < R; ++r) x[r] = rows + r * ld;
+  if (!d.norm_gain) return each<R>(d.out, [&](int r, int64_t i, bool) { store(x[r] + i, activation(load(x[r] + i))); });
+  vf total[R]{};
+  each<R>(d.out, [&](int r, int64_t i, bool) { total[r] += load(x[r] + i); });
+  const Norm<R> norm(x, total, d.out, 1e-5f);
+  each<R>(d.out, [&](int r, int64_t i, bool whole) {
+    const vf y = norm(r, i, load(x[r] + i), whole);
+    store(x[r] + i, activation(fma(y, load(d.norm_gain + i), load(d.norm_bias + i))));
+  });
+}
+inline void finish(const Dense& d, float* x, int64_t rows, int64_t ld) {
+  if (d.norm_gain || (d.activation != Activation::none && d.activation != Activation::simnorm))
+    with_activation(d.activation, [&](const auto& activation) {
+      int64_t row = 0;
+      for (; row + NORM_ROWS <= rows; row += NORM_ROWS) finish<NORM_ROWS>(d, x + row * ld, ld, activation);
+      for (; row < rows; ++row) finish<1>(d, x + row * ld, ld, activation);
+    });
+  if (d.activation == Activation::simnorm)
+    for (int64_t row = 0; row < rows; ++row) simplicial_norm(x + row * ld, d.out);
+}
+
+// A chain of dense layers, one after another: out = layers[count - 1](... layers[0](a)), the first product added to
+// `start`. `out` holds `rows` rows of the widest padded layer; `a` is overwritten when count > 1.
+template <class T, class Start = Nothing>
+void chain(const Dense* layers, int64_t count, const Input<T>& a, int64_t rows, float* out, int64_t ldo,
+           const Start& start = {}) {
   for (int64_t i = 0; i < count; ++i) {
-    linear(layers[i], a.rows(), rows, out, ldo, padded(layers[i].out), i + 1 < count ? layers[i + 1].weight : nullptr);
+    const void* next = i + 1 < count ? layers[i + 1].weight : nullptr;
+    if (i == 0)
+      linear(layers[i], a.rows(), rows, out, ldo, next, start);
+    else
+      linear(layers[i], a.rows(), rows, out, ldo, next, Nothing{});
     finish(layers[i], out, rows, ldo);
     if (i + 1 < count)
       for (int64_t r = 0; r < rows; ++r) put(a, r, out + r * ldo, layers[i].out);
@@ -211,9 +252,10 @@ FASTWM_INLINE void round_hidden(const Hidden<byte>& h, int64_t row, int64_t colu
     store_low(h.data + row * PART<byte> + i * LANES, bits(fma(y[i], set(inverse), set(ROUND))));
 }
 
-template <class T, class F>
+template <class T, class Start, class F>
 FASTWM_INLINE void fused_mlp_with(const Dense& fc1, const Dense& fc2, Rows<T> a, int64_t rows, const Hidden<T>& hidden,
-                                  float* acc, int64_t ldacc, const void* next, float lowest, const F& activation) {
+                                  float* acc, int64_t ldacc, const void* next, const Start& start, float lowest,
+                                  const F& activation) {
   const int64_t K1 = round_up(fc1.in, GROUP<T>), K2 = round_up(fc2.in, GROUP<T>), width = padded(fc1.out);
   for (int64_t first = 0, part = 0; first < width; first += PART<T>, ++part) {
     const int64_t left = width - first, columns = left < PART<T> ? left : PART<T>;
@@ -222,11 +264,14 @@ FASTWM_INLINE void fused_mlp_with(const Dense& fc1, const Dense& fc2, Rows<T> a,
     const Panels<T> down = panels_of<T>(fc2, K2, 0, padded(fc2.out) / PANEL, first, K, part);
     const void* after = columns < left ? static_cast<const T*>(fc1.weight) + (first + PART<T>)*K1 : next;
     if constexpr (GROUP<T> == 4) {
-      gemm(a, rows, up, down.data,
-           [&](int64_t row, int64_t column, vf c0, vf c1) { store(hidden.raw + row * PART<T> + column, c0, c1); });
+      gemm(a, rows, up, down.data, [&](int64_t row, int64_t column, vf c0, vf c1) {
+        start(row, first + column, c0, c1);
+        store(hidden.raw + row * PART<T> + column, c0, c1);
+      });
       for (int64_t r = 0; r < rows; ++r) round_hidden(hidden, r, columns, lowest, activation);
     } else {
       gemm(a, rows, up, down.data, [&](int64_t row, int64_t column, vf c0, vf c1) {
+        start(row, first + column, c0, c1);
         store(hidden.data + row * PART<T> + column, activation(c0), activation(c1));
       });
     }
@@ -235,16 +280,18 @@ FASTWM_INLINE void fused_mlp_with(const Dense& fc1, const Dense& fc2, Rows<T> a,
   }
 }
 
-// acc = fc2(activation(fc1(a))): the hidden layer is made and used one part at a time and never leaves the cache.
-template <class T>
+// acc = fc2(activation(start + fc1(a))): the hidden layer is made and used one part at a time and never leaves the
+// cache.
+template <class T, class Start = Nothing>
 void fused_mlp(const Dense& fc1, const Dense& fc2, Rows<T> a, int64_t rows, const Hidden<T>& hidden, float* acc,
-               int64_t ldacc, const void* next) {
-  const float lowest = activation_minimum(fc1.activation);
+               int64_t ldacc, const void* next, const Start& start = {}) {
+  auto with = [&](const auto& activation) {
+    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, start, activation_minimum(fc1.activation), activation);
+  };
   if (fc1.activation == Activation::gelu)
-    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest, [](vf x) { return gelu<T>(x); });
+    with([](vf x) { return gelu<T>(x); });
   else
-    fused_mlp_with(fc1, fc2, a, rows, hidden, acc, ldacc, next, lowest,
-                   [&](vf x) { return activate(fc1.activation, x); });
+    with_activation(fc1.activation, with);
 }
 
 }  // namespace fastwm::FASTWM_ISA

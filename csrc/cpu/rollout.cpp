@@ -32,8 +32,6 @@ struct KeysValues {
   int64_t earlier;  // tokens already there before this step's
 };
 
-constexpr int NORM_ROWS = 4;  // rows that are normalised side by side
-
 template <class T>
 struct Rollout {
   const RolloutArgs& a;
@@ -83,48 +81,80 @@ struct Rollout {
 
   // row passes of a block
 
+  // What a block adds to x, not added yet: gate acc, with gates of row r at gate + r * 3 Wp. Nothing if null.
+  struct Pending {
+    const Kept<T>* gate;
+  };
+
+  // R rows of x, with what was pending; total: their sums.
+  template <int R>
+  FASTWM_INLINE void updated_rows(Buffers<T>& w, Pending pending, int64_t row, float* (&x)[R], vf (&total)[R]) const {
+    for (int r = 0; r < R; ++r) x[r] = w.x + (row + r) * s.Wp, total[r] = vf{};
+    if (!pending.gate) return each<R>(p.W, [&](int r, int64_t i, bool) { total[r] += load(x[r] + i); });
+    const Kept<T>* gate[R];
+    const float* acc[R];
+    for (int r = 0; r < R; ++r) gate[r] = pending.gate + (row + r) * 3 * s.Wp, acc[r] = w.acc + (row + r) * s.Wp;
+    each<R>(p.W, [&](int r, int64_t i, bool) {
+      const vf sum = fma(load(gate[r] + i), load(acc[r] + i), load(x[r] + i));
+      store(x[r] + i, sum);
+      total[r] += sum;
+    });
+  }
+
   // input = LayerNorm_1e-5(LayerNorm_1e-6(x) (1 + scale) + shift) of R rows; the second norm's affine part is in the
   // next weights.
   template <int R>
-  void modulated_norm(Buffers<T>& w, const Kept<T>* modulation, int64_t row) const {
-    const float* x[R];
-    float* y[R];  // in L1
-    for (int r = 0; r < R; ++r) x[r] = w.x + (row + r) * s.Wp, y[r] = w.wide + r * s.Wp;
-    const float* again[R];
-    for (int r = 0; r < R; ++r) again[r] = y[r];
-    normalize<R>(x, y, p.W, 1e-6f);
-    for (int r = 0; r < R; ++r) {
-      const Kept<T>*shift = modulation + r * 3 * s.Wp, *scale = shift + s.Wp;
-      for (int64_t i = 0; i < p.W; i += LANES)
-        store(y[r] + i, fma(load(y[r] + i), 1.0f + load(scale + i), load(shift + i)));
-    }
-    normalize<R>(again, y, p.W, 1e-5f);
+  void modulated_norm(Buffers<T>& w, Pending pending, const Kept<T>* modulation, int64_t row) const {
+    float *x[R], *y[R];  // y in L1
+    const Kept<T>*shift[R], *scale[R];
+    vf total[R], again[R]{};
+    updated_rows<R>(w, pending, row, x, total);
+    for (int r = 0; r < R; ++r) y[r] = w.wide + r * s.Wp;
+    for (int r = 0; r < R; ++r) shift[r] = modulation + (row + r) * 3 * s.Wp, scale[r] = shift[r] + s.Wp;
+    const Norm<R> inner(x, total, p.W, 1e-6f);
+    each<R>(p.W, [&](int r, int64_t i, bool whole) {
+      const vf v = fma(inner(r, i, load(x[r] + i), whole), 1.0f + load(scale[r] + i), load(shift[r] + i));
+      store(y[r] + i, v);
+      again[r] += v;
+    });
+    const Norm<R> outer(y, again, p.W, 1e-5f);
+    each<R>(p.W, [&](int r, int64_t i, bool whole) { store(y[r] + i, outer(r, i, load(y[r] + i), whole)); });
     for (int r = 0; r < R; ++r) {
       if (s.Wp - round_up(p.W, LANES) > 0) store(y[r] + s.Wp - LANES, vf{});
       put(w.input, row + r, y[r], p.W);
     }
   }
 
-  // The same for `rows` rows; modulation: [rows][shift, scale, gate][Wp].
-  void modulated_norms(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
-    const int64_t step = 3 * s.Wp;
+  // The same for `rows` rows; modulation: [rows][shift, scale, gate][Wp], which comes from memory.
+  void modulated_norms(Buffers<T>& w, Pending pending, const Kept<T>* modulation, int64_t rows) const {
+    constexpr int64_t STEP = LINE / static_cast<int64_t>(sizeof(Kept<T>));
     int64_t row = 0;
     for (; row + NORM_ROWS <= rows; row += NORM_ROWS) {
-      const Kept<T>* ahead = modulation + (row + 2 * NORM_ROWS) * step;  // it comes from memory
-      for (int64_t i = 0; i < NORM_ROWS * step; i += LINE / static_cast<int64_t>(sizeof(Kept<T>)))
-        __builtin_prefetch(ahead + i, 0, 2);
-      modulated_norm<NORM_ROWS>(w, modulation + row * step, row);
+      for (int64_t r = row + NORM_ROWS; r < row + 2 * NORM_ROWS; ++r) {
+        for (int64_t i = 0; i < 2 * s.Wp; i += STEP) __builtin_prefetch(modulation + r * 3 * s.Wp + i, 0, 3);
+        if (pending.gate)
+          for (int64_t i = 0; i < s.Wp; i += STEP) __builtin_prefetch(pending.gate + r * 3 * s.Wp + i, 0, 3);
+      }
+      modulated_norm<NORM_ROWS>(w, pending, modulation, row);
     }
-    for (; row < rows; ++row) modulated_norm<1>(w, modulation + row * step, row);
+    for (; row < rows; ++row) modulated_norm<1>(w, pending, modulation, row);
   }
 
-  // x += gate acc
-  void gated_add(Buffers<T>& w, const Kept<T>* modulation, int64_t rows) const {
-    const Kept<T>* gate = modulation + 2 * s.Wp;
-    float* x = w.x;
-    const float* acc = w.acc;
-    for (int64_t row = 0; row < rows; ++row, gate += 3 * s.Wp, x += s.Wp, acc += s.Wp)
-      for (int64_t i = 0; i < p.W; i += LANES) store(x + i, fma(load(gate + i), load(acc + i), load(x + i)));
+  // y = LayerNorm_1e-5(x) gain + bias of R rows, the predictor's last norm; rounded into `input` if a head reads it.
+  template <int R>
+  void final_norm(Buffers<T>& w, Pending pending, int64_t row, float* out) const {
+    float *x[R], *y[R];
+    vf total[R];
+    updated_rows<R>(w, pending, row, x, total);
+    for (int r = 0; r < R; ++r) y[r] = p.head_count ? w.wide + r * s.Wp : out + (row + r) * s.Ep;
+    const Norm<R> norm(x, total, p.W, 1e-5f);
+    each<R>(p.W, [&](int r, int64_t i, bool whole) {
+      store(y[r] + i, fma(norm(r, i, load(x[r] + i), whole), load(p.norm_gain + i), load(p.norm_bias + i)));
+    });
+    for (int r = 0; r < R; ++r) {
+      if (s.Wp - round_up(p.W, LANES) > 0) store(y[r] + s.Wp - LANES, vf{});
+      if (p.head_count) put(w.input, row + r, y[r], p.W);
+    }
   }
 
   // the layers
@@ -205,23 +235,24 @@ struct Rollout {
   }
 
   // x [m * count, Wp] through all layers; afterwards rows [0, count) of x are the last tokens.
-  void layers(Buffers<T>& w, const Step& t) const {
+  Pending layers(Buffers<T>& w, const Step& t) const {
+    Pending pending{nullptr};
     for (int64_t l = 0; l < p.L; ++l) {
       const bool last = l + 1 == p.L;
       auto modulation = [&](int64_t half, int64_t token) {
         return w.modulation + (((l * 2 + half) * t.actions + t.action + token) * t.count) * 3 * s.Wp;
       };
-      modulated_norms(w, modulation(0, 0), t.m * t.count);
+      modulated_norms(w, pending, modulation(0, 0), t.m * t.count);
       attention(w, t, l, last);
-      if (last && t.into_prefix) return;
+      if (last && t.into_prefix) break;
       const int64_t kept = last ? 1 : t.m, skip = t.m - kept, rows = kept * t.count;
       if (skip) std::memmove(w.x, w.x + skip * t.count * s.Wp, sizeof(float) * rows * s.Wp);
-      gated_add(w, modulation(0, skip), rows);
-      modulated_norms(w, modulation(1, skip), rows);
+      modulated_norms(w, {modulation(0, skip) + 2 * s.Wp}, modulation(1, skip), rows);
       const void* next = last ? (p.head_count ? p.head[0].weight : nullptr) : p.layers[l + 1].qkv.weight;
       fused_mlp(p.layers[l].fc1, p.layers[l].fc2, w.input.rows(), rows, w.hidden, w.acc, s.Wp, next);
-      gated_add(w, modulation(1, skip), rows);
+      pending = {modulation(1, skip) + 2 * s.Wp};
     }
+    return pending;
   }
 
   // x[row] = input projection of (latent + position). latent: [E].
@@ -235,18 +266,19 @@ struct Rollout {
   void project_tokens(Buffers<T>& w, int64_t rows) const {
     if (!p.input.weight) return;
     for (int64_t r = 0; r < rows; ++r) put(w.input, r, w.x + r * s.Ep, p.E);
-    linear(p.input, w.input.rows(), rows, w.x, s.Wp, s.Wp, p.layers[0].qkv.weight);
+    linear(p.input, w.input.rows(), rows, w.x, s.Wp, p.layers[0].qkv.weight, Nothing{});
   }
 
-  // next [count, Ep] = (last) + head(rows of `input`)
-  void head(Buffers<T>& w, int64_t count, float* out) const {
+  // next [count, Ep] = (last) + head(rows of `input`), whose first product is added to `start`
+  template <class Start>
+  void head(Buffers<T>& w, int64_t count, float* out, const Start& start) const {
     const Dense* d = p.head;
     const int64_t n = p.head_count;
-    const void* next = p.dynamics == Dynamics::mlp ? d[0].weight : p.layers[0].qkv.weight;
+    const void* next = p.dynamics == Dynamics::mlp ? p.latent.weight : p.layers[0].qkv.weight;
     if (p.head_count == 2 && p.fused_head)
-      return fused_mlp(d[0], d[1], w.input.rows(), count, w.hidden, out, s.Ep, next);
+      return fused_mlp(d[0], d[1], w.input.rows(), count, w.hidden, out, s.Ep, next, start);
     const int64_t plain = p.fused_head ? n - 2 : n;
-    chain(d, plain, w.input, count, w.wide, s.widest);
+    chain(d, plain, w.input, count, w.wide, s.widest, start);
     if (p.fused_head) {
       for (int64_t r = 0; r < count; ++r) put(w.input, r, w.wide + r * s.widest, d[plain - 1].out);
       fused_mlp(d[n - 2], d[n - 1], w.input.rows(), count, w.hidden, out, s.Ep, next);
@@ -276,31 +308,29 @@ struct Rollout {
       for (int64_t c = 0; c < count; ++c)
         token(w, j * count + c, latent(w, count, first, c, frame + j), frame + j - start);
     project_tokens(w, count * step.m);
-    layers(w, step);
+    const Pending pending = layers(w, step);
 
     float* next = w.latents + t * count * s.Ep;
-    for (int64_t c = 0; c < count; ++c) {
-      float* row = p.head_count ? w.wide : next + c * s.Ep;
-      normalize(w.x + c * s.Wp, row, p.W, 1e-5f);
-      for (int64_t i = 0; i < p.W; i += LANES)
-        store(row + i, fma(load(row + i), load(p.norm_gain + i), load(p.norm_bias + i)));
-      if (s.Wp - round_up(p.W, LANES) > 0) store(row + s.Wp - LANES, vf{});
-      if (p.head_count) put(w.input, c, row, p.W);
-    }
-    if (p.head_count) head(w, count, next);
+    int64_t c = 0;
+    for (; c + NORM_ROWS <= count; c += NORM_ROWS) final_norm<NORM_ROWS>(w, pending, c, next);
+    for (; c < count; ++c) final_norm<1>(w, pending, c, next);
+    if (p.head_count) head(w, count, next, Nothing{});
     finish_step(w, first, count, t);
   }
 
+  // Where all candidates of an environment start from one latent, its product is made once.
   void predict_mlp(Buffers<T>& w, int64_t first, int64_t count, int64_t t) const {
-    for (int64_t c = 0; c < count; ++c) {
-      const float *z = latent(w, count, first, c, a.K + t - 1), *cond = w.conditioning + (t * count + c) * s.Cp;
-      float* row = w.wide;
-      for (int64_t i = 0; i < p.E; ++i) row[i] = z[i];
-      for (int64_t i = 0; i < p.C; ++i) row[p.E + i] = cond[i];
-      for (int64_t i = p.E + p.C; i < padded(p.E + p.C); ++i) row[i] = 0.0f;
-      put(w.input, c, row, p.E + p.C);
+    const int64_t share = t == 0 ? a.S : 1, before = first % share, latents = (before + count + share - 1) / share;
+    float* row = w.wide;
+    for (int64_t i = 0; i < latents; ++i) {
+      std::memcpy(row, latent(w, count, first, max(0, i * share - before), a.K + t - 1), sizeof(float) * p.E);
+      for (int64_t j = p.E; j < s.Ep; ++j) row[j] = 0.0f;
+      put(w.input, i, row, p.E);
     }
-    head(w, count, w.latents + t * count * s.Ep);
+    const int64_t hidden = padded(p.latent.out);
+    linear(p.latent, w.input.rows(), latents, w.from_latents, hidden, p.head[0].weight, Nothing{});
+    for (int64_t c = 0; c < count; ++c) put(w.input, c, w.conditioning + (t * count + c) * s.Cp, p.C);
+    head(w, count, w.latents + t * count * s.Ep, SharedRows{w.from_latents, hidden, share, before});
     finish_step(w, first, count, t);
   }
 

@@ -27,7 +27,7 @@ struct Sizes {
     widest = max(max(Wp, Ep), max(Cp, padded(p.A)));
     for (int64_t i = 0; i < p.action_count; ++i) widest = max(widest, padded(p.action[i].out));
     for (int64_t i = 0; i < p.head_count; ++i) widest = max(widest, padded(p.head[i].out));
-    inputs = p.dynamics == Dynamics::mlp ? padded(p.E + p.C) : max(Wp, Ep);
+    inputs = p.dynamics == Dynamics::mlp ? max(Ep, Cp) : max(Wp, Ep);
     for (int64_t i = 0; i + (p.fused_head ? 2 : 1) < p.head_count; ++i) inputs = max(inputs, padded(p.head[i].out));
     widest = max(widest, inputs);
     last_start = max(0, a.K + a.T - 1 - p.window);
@@ -76,7 +76,7 @@ using Kept = typename Storage<T>::Kept;
 // One worker's buffers. `rows` is candidates x tokens.
 template <class T>
 struct Buffers {
-  float *x, *acc, *query, *latents, *scores, *wide, *conditioning;
+  float *x, *acc, *query, *latents, *from_latents, *scores, *wide, *conditioning;
   Kept<T>*keys_values, *cache, *modulation;
   Heads<T>* heads;
   Input<T> input, head_input, chain_in;
@@ -98,6 +98,7 @@ struct Buffers {
     scores = arena.take<float>(p.window * LANES);
     cache = arena.take<Kept<T>>(transformer ? p.L * p.H * tile * s.growth * 2 * s.Dp : 0);
     latents = arena.take<float>(horizon * tile * s.Ep);
+    from_latents = arena.take<float>(transformer ? 0 : tile * padded(p.latent.out));
     modulation = arena.take<Kept<T>>(transformer ? p.L * tile * horizon * 6 * s.Wp : 0);
     conditioning = arena.take<float>(transformer ? 0 : tile * horizon * s.Cp);
     wide = arena.take<float>(chunk * s.widest);

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastwm.engine.backend import cpu_module
-from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine
+from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine, split_inputs
 
 DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LARGE_PAGE = 2 << 20
@@ -52,7 +52,9 @@ class PackedPredictor:
 
     def _describe(self, spec: PredictorSpec) -> dict:
         W, H, D = spec.width, spec.heads, spec.head_dim
-        zeros, head = torch.zeros(W), spec.head
+        zeros, head, latent = torch.zeros(W), spec.head, None
+        if spec.dynamics == "mlp":
+            latent, *head = *split_inputs(head[0], spec.embed_dim), *head[1:]
         fused = (
             len(head) >= 2
             and head[-2].norm is head[-1].norm is None
@@ -81,6 +83,7 @@ class PackedPredictor:
                 self._pack(dense, after=head[-2].activation if fused and dense is head[-1] else None)
                 for dense in head
             ],
+            "latent": self._pack(latent) if latent is not None else (0,) * 10,
             "input": self._pack(spec.input) if spec.input is not None else (0,) * 10,
             "position": self._keep(spec.position) if spec.position is not None else 0,
             "norm_gain": self._padded(gain, W) if W else 0,

@@ -134,6 +134,12 @@ def fold_input_affine(dense: Dense, gain: Tensor, shift: Tensor) -> Dense:
     return dataclasses.replace(dense, weight=weight.float(), bias=bias.float())
 
 
+def split_inputs(dense: Dense, count: int) -> tuple[Dense, Dense]:
+    """Two whose sum is dense(x) before its norm and activation: of the first `count` inputs, with the bias, and of the rest."""
+    first = Dense(dense.weight[:, :count].contiguous(), dense.bias)
+    return first, dataclasses.replace(dense, weight=dense.weight[:, count:].contiguous(), bias=None)
+
+
 def fold_batch_norm(dense: Dense, norm: torch.nn.BatchNorm1d) -> Dense:
     """norm(dense(x)) in evaluation mode as one Dense. Computed in float64."""
     if norm.running_mean is None or norm.running_var is None:
