@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import fastwm
-from bench import models, problems
+from bench import models
 from bench.options import Options
 from bench.timing import affordable, in_turns
 from fastwm.engine.pack import DTYPES
@@ -37,7 +37,7 @@ def results(options: Options) -> Iterator[dict]:
     if missing := [name for peer in stable_worldmodel.PEERS for name in peer.missing]:
         print(f"plan: left out, {missing[0]} not installed (make bench installs all)")
         return
-    published = problems.responsive(models.lewm_model())
+    published = models.lewm_model()
     model = stable_worldmodel.lewm(published, vit(published.config.embed_dim))
     random = torch.Generator().manual_seed(0)
     start, goal = torch.randn(2, 1, 1, 3, 224, 224, generator=random)

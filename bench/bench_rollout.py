@@ -64,7 +64,7 @@ def one_setting(setting: Setting, exact: Truth, threads: int, options: Options) 
     for way in all_ways(problem, spec, threads, options):
         verdicts[way.name] = exact.check(way.costs, way.engine, way.dtype)
         ways.append(way)
-    passed = {way.name: way.step for way in ways if verdicts[way.name]["passed"]}
+    passed = {way.name: way.step for way in ways if verdicts[way.name].passed}
     best_isa = isas()[0]
     places = {(way.isa or best_isa, way.dtype) for way in ways}
     peaks = {place: peak(*place, threads) for place in places}
@@ -77,7 +77,7 @@ def one_setting(setting: Setting, exact: Truth, threads: int, options: Options) 
     for way in ways:
         line = {**setting.sizes, "threads": threads, "way": way.name, "engine": way.engine}
         line |= {"isa": way.isa or "PyTorch", "dtype": way.dtype, "repeats": repeats}
-        line |= {"gflop": round(operations / 1e9, 4), **verdicts[way.name]}
+        line |= {"gflop": round(operations / 1e9, 4), **verdicts[way.name].line()}
         if way.name in times:
             rate = operations / (times[way.name]["median"] / 1e3)
             best = peaks[way.isa or best_isa, way.dtype]

@@ -22,21 +22,13 @@ from fastwm.engine.pack import DTYPES, PackedPredictor
 from fastwm.models import WorldModel
 from fastwm.ops.rollout import rollout
 
-from .agreement import autocast_cost_error, plan_cost_error, relative_error, rollout_errors, tolerances
+from .agreement import Agreement, plan_agreements, relative_error, rollout_agreements
 from .machine import peak
 from .models import demo_model, transformer
 from .operations import count_operations
 from .timing import in_turns
 
 B, S, T, A, E, ELITES = 1, 300, 5, 10, 192, 30  # LeWM's default plan
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """error: the largest relative error of a cost; None where all bits were compared."""
-
-    passed: bool
-    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ def goal_cost(isa: str, threads: int) -> Bench:
         f"{S} × {E}",
         {"float32": run},
         {"float32": plain},
-        lambda: _agreements({"float32": relative_error(run(), plain())}, {"float32": 1e-5}),
+        lambda: {"float32": Agreement((error := relative_error(run(), plain())) <= 1e-5, error)},
         repeats=20,
     )
 
@@ -110,7 +102,7 @@ def rollout_bench(isa: str, threads: int, *, model: WorldModel, size: str, S: in
     context = torch.randn(1, 1, spec.embed_dim, generator=random)
     actions = torch.randn(1, S, T, spec.action_dim, generator=random)
     packed = {dtype: PackedPredictor(spec, dtype=dtype, isa=isa) for dtype in DTYPES}
-    ways = {d: functools.partial(rollout, packed[d], context, actions, threads=threads) for d in DTYPES}
+    rollouts = {d: functools.partial(rollout, packed[d], context, threads=threads) for d in DTYPES}
 
     @torch.inference_mode()
     def plain(autocast: bool) -> Tensor:
@@ -119,17 +111,12 @@ def rollout_bench(isa: str, threads: int, *, model: WorldModel, size: str, S: in
 
     plains = {dtype: functools.partial(plain, dtype == "bfloat16") for dtype in ("float32", "bfloat16")}
 
-    def compare() -> dict[str, Agreement]:
-        return _agreements(
-            *rollout_errors(spec, context, actions, {dtype: way() for dtype, way in ways.items()})
-        )
-
     return Bench(
         "rollout",
         f"{size}, {S} × {T}",
-        {**ways},
+        {dtype: functools.partial(run, actions) for dtype, run in rollouts.items()},
         {**plains},
-        compare,
+        functools.partial(rollout_agreements, spec, context, actions, rollouts),
         operations=count_operations(spec, S, T, 1),
     )
 
@@ -151,16 +138,9 @@ def plan_bench(isa: str, threads: int, *, preset: str, size: str) -> Bench:
         for dtype in ("float32", "bfloat16")
     }
 
-    def compare() -> dict[str, Agreement]:
-        errors = {dtype: plan_cost_error(planner, model, start, goal) for dtype, planner in planners.items()}
-        return _agreements(errors, tolerances(autocast_cost_error(some, model, start, goal)))
-
     work = f"{size}, {search.iterations} × {search.samples} × {search.horizon}"
+    compare = functools.partial(plan_agreements, planners, model, start, goal)
     return Bench("plan", work, {**ways}, {**plains}, compare)
-
-
-def _agreements(errors: dict[str, float], allowed: dict[str, float]) -> dict[str, Agreement]:
-    return {dtype: Agreement(error <= allowed[dtype], error) for dtype, error in errors.items()}
 
 
 def lewm(isa: str, threads: int) -> Bench:
@@ -213,8 +193,7 @@ def results(names: tuple[str, ...], *, isa: str, threads: int, repeats: int) -> 
                 "dtype": dtype,
                 "threads": threads,
             }
-            line |= {"isa": isa if engine == "fastwm" else "PyTorch", "passed": agreement.passed}
-            line["relative_cost_error"] = agreement.error
+            line |= {"isa": isa if engine == "fastwm" else "PyTorch", **agreement.line()}
             if agreement.passed:
                 line |= {"milliseconds": times[engine, dtype], "repeats": repeats * bench.repeats}
             if agreement.passed and bench.operations:

@@ -29,7 +29,7 @@ from fastwm.engine.backend import check_threads
 from fastwm.engine.pack import DTYPES
 from fastwm.models import WorldModel
 
-from .agreement import autocast_cost_error, plan_cost_error, tolerances
+from .agreement import Agreement, plan_agreements
 from .latency_picture import draw
 from .machine import header
 from .models import demo_model
@@ -155,7 +155,6 @@ def _ways(model: WorldModel, threads: int) -> tuple[dict[str, Callable[[], objec
         )
         for g in (torch.Generator().manual_seed(seed) for seed in (1, 2))
     )
-    ways: dict[str, Callable[[], object]] = {}
     engines = {f"fastwm cpu {dtype}": ("cpu", dtype) for dtype in DTYPES} | {
         "fastwm torch float32": ("torch", "float32")
     }
@@ -163,20 +162,17 @@ def _ways(model: WorldModel, threads: int) -> tuple[dict[str, Callable[[], objec
         way: Search().planner(fastwm.compile(model, backend=backend, dtype=dtype, threads=threads), None)
         for way, (backend, dtype) in engines.items()
     }
-    errors = {way: plan_cost_error(planner, model, start, goal) for way, planner in planners.items()}
-    allowed = tolerances(autocast_cost_error(planners["fastwm torch float32"], model, start, goal))
-    lines = []
-    for way, (_, dtype) in engines.items():
-        passed = errors[way] <= allowed[dtype]
-        lines.append({"way": way, "dtype": dtype, "relative_cost_error": errors[way], "passed": passed})
-        if passed:
-            ways[way] = partial(planners[way].plan, start, goal)
+    agreements = plan_agreements(planners, model, start, goal)
+    lines = [{"way": way, "dtype": engines[way][1], **found.line()} for way, found in agreements.items()]
+    ways: dict[str, Callable[[], object]] = {
+        way: partial(planners[way].plan, start, goal) for way in engines if agreements[way].passed
+    }
     for dtype in ("float32", "bfloat16"):
         way = f"PyTorch {dtype}"
         ways[way] = partial(
             plain_plan, planners["fastwm torch float32"], model, start, goal, bfloat16=dtype == "bfloat16"
         )
-        lines.append({"way": way, "dtype": dtype, "relative_cost_error": None, "passed": True})
+        lines.append({"way": way, "dtype": dtype, **Agreement(True).line()})
     return ways, lines
 
 

@@ -33,13 +33,22 @@ def small_model() -> WorldModel:
 
 
 def _random(config: WorldModelConfig) -> WorldModel:
-    """Every weight random: a new model's AdaLN and residual head are zero, and would hide errors."""
+    """Random weights that do something.
+
+    A new model's AdaLN and residual head are zero, and would hide errors. Its embeddings of standard normal actions have a
+    fifth of the variance that training gives them: its candidates hardly differ, and no ranking of them means anything.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = WorldModel(config).eval().requires_grad_(False)
         for weight in model.parameters():
             if weight.ndim > 1 and not weight.any():
                 torch.nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+    last = model.action_encoder[2]
+    actions = torch.randn(4096, config.action_dim, generator=torch.Generator().manual_seed(2))
+    deviation = model.embed_actions(actions).std(0).mean()
+    last.weight /= deviation
+    last.bias /= deviation
     return model
 
 

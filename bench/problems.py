@@ -5,7 +5,6 @@ Letters: B environments, S candidates, T horizon in action blocks, K context fra
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 from typing import Any, Literal
@@ -82,20 +81,7 @@ def module(model: str) -> nn.Module:
         "demo-push": functools.partial(models.demo_model, "small"),
         "demo-two-room": functools.partial(models.demo_model, "mlp"),
     }[model]()
-    return Predictor(responsive(made))
-
-
-def responsive(model: WorldModel) -> WorldModel:
-    """A copy whose embeddings of standard normal actions have unit variance, as training makes them. A new model's are a fifth
-    of that: its candidates hardly differ, and no ranking of them means anything."""
-    model = copy.deepcopy(model)
-    last = model.action_encoder[2]
-    actions = torch.randn(4096, model.config.action_dim, generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        deviation = model.embed_actions(actions).std(0).mean()
-        last.weight /= deviation
-        last.bias /= deviation
-    return model
+    return Predictor(made)
 
 
 @functools.cache

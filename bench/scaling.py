@@ -20,7 +20,7 @@ from fastwm.engine.importers import import_model
 from fastwm.engine.pack import DTYPES, PackedPredictor
 from fastwm.ops.rollout import rollout
 
-from .agreement import rollout_errors
+from .agreement import rollout_agreements
 from .bandwidth import bandwidth
 from .machine import header, peak
 from .models import transformer
@@ -112,21 +112,14 @@ class Problem:
         context = torch.randn(1, 1, self.spec.embed_dim, generator=random)
         actions = torch.randn(1, point.S, point.T, self.spec.action_dim, generator=random)
         self.packed = {dtype: PackedPredictor(self.spec, dtype=dtype, isa=isa) for dtype in DTYPES}
-        ways = {d: partial(rollout, self.packed[d], context, actions, threads=point.threads) for d in DTYPES}
-        found = {dtype: way() for dtype, way in ways.items()}
-        self.errors, allowed = rollout_errors(self.spec, context, actions, found)
-        self.passed = {dtype: way for dtype, way in ways.items() if self.errors[dtype] <= allowed[dtype]}
+        ways = {d: partial(rollout, self.packed[d], context, threads=point.threads) for d in DTYPES}
+        self.agreements = rollout_agreements(self.spec, context, actions, ways)
+        self.passed = {d: partial(way, actions) for d, way in ways.items() if self.agreements[d].passed}
 
     def line(self, dtype: str, times: dict, repeats: int) -> dict:
         point, passed = self.point, dtype in self.passed
-        line = {
-            **dataclasses.asdict(point),
-            "units": point.units,
-            "isa": self.isa,
-            "dtype": dtype,
-            "passed": passed,
-        }
-        line |= {"relative_cost_error": self.errors[dtype], "repeats": repeats}
+        line = {**dataclasses.asdict(point), "units": point.units, "isa": self.isa, "dtype": dtype}
+        line |= {**self.agreements[dtype].line(), "repeats": repeats}
         line["gflop"] = count_operations(self.spec, point.S, point.T, 1) / 1e9
         if passed:
             streamed = tile_traffic(self.packed[dtype], B=1, S=point.S, T=point.T, K=1, threads=point.threads)

@@ -11,8 +11,9 @@ import specs
 import torch
 
 from bench import models, problems, run
+from bench.agreement import Agreement
 from bench.operations import count_operations
-from bench.parity import overlap, truth
+from bench.parity import truth
 from bench.peers.peer import RowCosts, rows
 from bench.problems import Setting, make_problem
 from fastwm.engine.importers import import_model
@@ -140,24 +141,17 @@ def test_a_wrong_way_gets_no_time() -> None:
     def other_order(problem: problems.Problem, actions: torch.Tensor) -> torch.Tensor:
         return costs[id(actions)].flip(-1)
 
-    assert not exact.check(off, "fastwm", "float32")["passed"]
-    assert exact.check(off, "openvino", "bfloat16")["passed"]
-    expected = {"relative_cost_error": pytest.approx(0.01), "elite_overlap": 1.0, "passed": True}
-    assert exact.check(off, "fastwm", "int8") == expected
+    assert not exact.check(off, "fastwm", "float32").passed
+    assert exact.check(off, "openvino", "bfloat16").passed
+    assert exact.check(off, "fastwm", "int8") == Agreement(True, pytest.approx(0.01), 1.0, 0.0)
     for dtype in ("float32", "bfloat16", "int8"):
-        assert not exact.check(other_order, "openvino", dtype)["passed"]
+        assert not exact.check(other_order, "openvino", dtype).passed
 
     def not_finite(problem: problems.Problem, actions: torch.Tensor) -> torch.Tensor:
         return torch.full_like(costs[id(actions)], torch.nan)
 
     for dtype in ("float32", "bfloat16", "int8"):
-        assert not exact.check(not_finite, "fastwm", dtype)["passed"]
-
-
-def test_overlap() -> None:
-    exact = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
-    found = torch.tensor([[1.0, 9.0, 2.0, 4.0], [4.0, 3.0, 2.0, 1.0]])
-    assert overlap(found, exact, elites=2) == 0.75
+        assert not exact.check(not_finite, "fastwm", dtype).passed
 
 
 # ---- results ---------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import latency
+from bench import agreement, latency
 from bench.latency import Timings, at_rate, quantile, summary
 from bench.latency_picture import draw
 
@@ -87,13 +88,12 @@ def test_the_summary_of_a_thousand_plans() -> None:
 def test_a_backend_that_does_not_agree_makes_no_plans(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    real = latency.plan_cost_error
+    real = agreement.engine_costs
 
-    def wrong(planner, model, start, goal):  # type: ignore[no-untyped-def]
-        error = real(planner, model, start, goal)
-        return float("nan") if planner.engine.dtype == "bfloat16" else error
+    def wrong(planner, *arguments):  # type: ignore[no-untyped-def]
+        return real(planner, *arguments) * (torch.nan if planner.engine.dtype == "bfloat16" else 1)
 
-    monkeypatch.setattr(latency, "plan_cost_error", wrong)
+    monkeypatch.setattr(agreement, "engine_costs", wrong)
     lines = latency.results(plans=10, rate=500, threads=1, models=("demo-two-room",), progress=False)
     passed = {line["way"]: line["passed"] for line in lines}
     assert not passed.pop("fastwm cpu bfloat16")

@@ -85,20 +85,36 @@ def compare(
     return Comparison(error, TOLERANCE, engine.threads, repeats, medians)
 
 
-@torch.inference_mode()
 def parity_error(
     planner: Planner, model: WorldModel, start: NDArray[np.uint8], goal: NDArray[np.uint8]
 ) -> float:
     """Largest relative difference of the costs that engine and model give the same candidates."""
-    engine = planner.engine
-    generator = torch.Generator().manual_seed(0)
+    actions = candidates(planner)
+    expected = model_costs(model, torch.from_numpy(start), torch.from_numpy(goal), actions)
+    return float(((engine_costs(planner, start, goal, actions) - expected).abs() / expected.abs()).max())
+
+
+def candidates(planner: Planner, seed: int = 0) -> Tensor:
+    """Actions [1, S, T, A] of one search, spread as the training data's."""
+    engine, generator = planner.engine, torch.Generator().manual_seed(seed)
     shape = (1, planner.optimizer.samples, planner.horizon, engine.action_dim)
-    actions = engine.action_mean + engine.action_std * torch.randn(shape, generator=generator)
-    predicted = model.rollout(model.encode(torch.from_numpy(start))[None, None], actions)
-    expected = _closest(predicted, model.encode(torch.from_numpy(goal))[None])
+    return engine.action_mean + engine.action_std * torch.randn(shape, generator=generator)
+
+
+@torch.inference_mode()
+def model_costs(model: WorldModel, start: Tensor, goal: Tensor, actions: Tensor) -> Tensor:
+    """start, goal: uint8 [size, size, 3]; actions [1, S, T, A] -> costs [1, S] by plain PyTorch"""
+    latents = model.rollout(model.encode(start)[None, None], actions)
+    return _closest(latents, model.encode(goal)[None])
+
+
+def engine_costs(
+    planner: Planner, start: NDArray[np.uint8], goal: NDArray[np.uint8], actions: Tensor
+) -> Tensor:
+    """The same by the planner's engine."""
+    engine = planner.engine
     latents = engine.rollout(engine.encode(start), actions, keep="all")
-    found = planner.cost(latents, actions, engine.encode(goal)[:, 0], threads=engine.threads)
-    return float(((found - expected).abs() / expected.abs()).max())
+    return planner.cost(latents, actions, engine.encode(goal)[:, 0], threads=engine.threads)
 
 
 @torch.inference_mode()

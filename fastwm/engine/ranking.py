@@ -8,7 +8,7 @@ or that one more candidate reaches; candidates of the first iteration of CEM, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -60,16 +60,24 @@ class Problems:
     @torch.no_grad()
     def rank(self, narrow: Rollout) -> Ranking:
         """Judge another way to roll out the same predictor."""
-        overlaps, regrets = [], []
-        for actions, cost in self.searches:
-            found = goal_cost(narrow(self.context, actions, self.past_actions), self.goal)
-            best, chosen = _elites(cost), _elites(found)
-            overlaps.append((best[:, :, None] == chosen[:, None, :]).any(-1).double().mean(1))
-            cost = cost.double()
-            least = cost.gather(1, best).mean(1)
-            gain = (cost.mean(1) - least).clamp_min(torch.finfo(torch.float64).tiny)
-            regrets.append((cost.gather(1, chosen).mean(1) - least) / gain)
-        return Ranking(torch.cat(overlaps).mean().item(), torch.cat(regrets).mean().item())
+        answers = (
+            (cost, goal_cost(narrow(self.context, actions, self.past_actions), self.goal))
+            for actions, cost in self.searches
+        )
+        return compare(answers, ELITES)
+
+
+def compare(costs: Iterable[tuple[Tensor, Tensor]], elites: int) -> Ranking:
+    """Pairs of exact and found costs [B, S] of the same candidates."""
+    overlaps, regrets = [], []
+    for cost, found in costs:
+        best, chosen = (c.topk(elites, largest=False).indices for c in (cost, found))
+        overlaps.append((best[:, :, None] == chosen[:, None, :]).any(-1).double().mean(1))
+        cost = cost.double()
+        least = cost.gather(1, best).mean(1)
+        gain = (cost.mean(1) - least).clamp_min(torch.finfo(torch.float64).tiny)
+        regrets.append((cost.gather(1, chosen).mean(1) - least) / gain)
+    return Ranking(torch.cat(overlaps).mean().item(), torch.cat(regrets).mean().item())
 
 
 @torch.no_grad()
@@ -91,7 +99,8 @@ def pose_problems(exact: Rollout, calibration: Calibration, mean: Tensor, std: T
         actions = draw(mean, std, CANDIDATES)
         cost = goal_cost(exact(context, actions, past_actions), goal)
         searches.append((actions, cost))
-        elites = actions.gather(1, _elites(cost)[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
+        best = cost.topk(ELITES, largest=False).indices[:, :, None, None]
+        elites = actions.gather(1, best.expand(-1, -1, *actions.shape[2:]))
         mean, std = elites.mean(1, keepdim=True), elites.std(1, keepdim=True)
     return Problems(context, past_actions, goal, searches)
 
@@ -109,8 +118,3 @@ def given(latents: Tensor, mean: Tensor, std: Tensor) -> Calibration:
     N, K, _ = latents.shape
     random = torch.Generator().manual_seed(0)
     return Calibration(latents, mean + std * torch.randn(N, K - 1, len(mean), generator=random))
-
-
-def _elites(cost: Tensor) -> Tensor:
-    """cost [B, S] -> indices of the least [B, ELITES]"""
-    return cost.topk(ELITES, largest=False).indices

@@ -26,4 +26,4 @@ def test_costs(peer: Peer) -> None:
     costs = peer.make(module, make_problem(module, setting), 1)
     with torch.inference_mode():
         found = truth(module, setting).check(costs, peer.engine, peer.dtype)
-    assert found["passed"], found
+    assert found.passed, found
