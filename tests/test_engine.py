@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -141,7 +143,7 @@ def test_every_instruction_set_is_forced_by_name_in_its_own_process() -> None:
 def test_an_impossible_choice_raises_in_its_own_process() -> None:
     found = fresh_process("fastwm.info()", FASTWM_ISA="avx1024")
     assert found.returncode != 0
-    assert f"FASTWM_ISA is 'avx1024', expected one of {isas()} on this machine" in found.stderr
+    assert f"FASTWM_ISA is 'avx1024', expected {', '.join(isas())}: what this machine runs" in found.stderr
     found = fresh_process("fastwm.info()", FASTWM_BACKEND="cuda")
     assert found.returncode != 0
     assert "FASTWM_BACKEND is 'cuda', expected one of ('cpu', 'torch') or 'auto'" in found.stderr
@@ -201,11 +203,14 @@ def test_a_forked_child_rolls_out_as_its_parent_did() -> None:
     """The pool's threads do not live on in a child, which starts its own."""
     spec = specs.transformer(0)  # plain numbers: no PyTorch threads take part in the child
     engine = fastwm.compile(specs.imported(spec), dtype="float32", threads=3)
-    arguments = specs.inputs(spec, 0, B=2, S=200, T=4, K=2)
+    arguments = specs.inputs(spec, 0, B=2, S=2000, T=4, K=2)
     expected = engine.rollout(*arguments)
+    torch.set_num_threads(2)
+    assert torch.isfinite(arguments[1]).all(), "PyTorch's threads, which the child does not have, are started"
 
     def child(connection) -> None:  # type: ignore[no-untyped-def]
-        connection.send([torch.equal(engine.rollout(*arguments), expected) for _ in range(3)])
+        again = [engine.rollout(*arguments).numpy() for _ in range(3)]
+        connection.send([np.array_equal(latents, expected.numpy()) for latents in again])
         connection.close()
 
     context = multiprocessing.get_context("fork")
@@ -231,3 +236,42 @@ def test_a_goal_image_that_does_not_fit_is_called_a_goal() -> None:
     obs = torch.zeros(size, size, 3, dtype=torch.uint8)
     with pytest.raises(TypeError, match="goal, taken for images as it has 3 dimensions: obs is float32"):
         planner.plan(obs, torch.zeros(size, size, 3))
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", ["auto", "float32", "int8"])
+def test_the_callers_defaults_change_nothing(default: torch.dtype, dtype: str) -> None:
+    spec = specs.transformer(0, W=32)
+    arguments = specs.inputs(spec, 1, B=2, S=10, T=3, K=2)
+    model = specs.imported(spec)
+    expected = fastwm.compile(model, dtype=dtype, threads=1).rollout(*arguments)
+    try:
+        torch.set_default_dtype(default)
+        torch.set_default_device("meta")
+        assert torch.equal(fastwm.compile(model, dtype=dtype, threads=1).rollout(*arguments), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_the_callers_autocast_changes_nothing(backend: str) -> None:
+    model = random_model()
+    size = model.config.image_size
+    obs = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8)
+    engine = fastwm.compile(model, backend=backend, threads=1)
+    actions = torch.randn(1, 8, 3, engine.action_dim)
+    context = engine.encode(obs)
+    expected = engine.rollout(context, actions)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(engine.encode(obs), context)
+        assert torch.equal(engine.rollout(context, actions), expected)
+        again = fastwm.compile(model, backend=backend, threads=1)
+    assert torch.equal(again.rollout(context, actions), expected)
+
+
+def test_an_engine_says_why_it_cannot_be_sent() -> None:
+    engine = fastwm.compile(random_model(), threads=1)
+    for send in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="an Engine cannot be pickled or copied"):
+            send(engine)

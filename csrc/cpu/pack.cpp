@@ -48,7 +48,8 @@ void pack(const PackShape& s, const float* weight, void* packed, float* scale, i
           static_cast<uint16_t*>(packed)[at] = to_bfloat16(w);
         } else {
           const int64_t place = k / part * s.columns() + n;
-          const float byte = scale[place] > 0 ? std::nearbyint(w / scale[place]) : 0.0f;
+          const float near = scale[place] > 0 ? std::nearbyint(w / scale[place]) : 0.0f;
+          const float byte = std::fmin(127.0f, std::fmax(-127.0f, near));  // a scale among the denormals is rounded
           static_cast<int8_t*>(packed)[at] = static_cast<int8_t>(byte);
           sums[place] += static_cast<int32_t>(byte);
         }

@@ -8,6 +8,9 @@
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <thread>
 
 namespace fastwm {
@@ -20,8 +23,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       while (started_ < threads - 1) {
-        std::thread(&Pool::work, this, started_ + 1, generation_).detach();
-        ++started_;
+        start(threads - 1);
       }
       task_ = task, context_ = context, count_ = count, active_ = threads - 1, busy_ = threads - 1;
       next_.store(0, std::memory_order_relaxed);
@@ -34,6 +36,16 @@ class Pool {
   }
 
  private:
+  void start(int32_t wanted) {
+    try {
+      std::thread(&Pool::work, this, started_ + 1, generation_).detach();
+    } catch (const std::system_error& error) {
+      throw std::runtime_error("the system starts no more threads (" + std::to_string(started_) + " of " +
+                               std::to_string(wanted) + " besides the caller's): " + error.what());
+    }
+    ++started_;
+  }
+
   void drain(int32_t worker) {
     for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i, worker);
   }

@@ -6,9 +6,11 @@ this machine or this build cannot run raises when it is first used.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -47,7 +49,7 @@ def _isa(wanted: str) -> str:
     if not wanted:
         return available[0]
     if wanted not in available:
-        raise ValueError(f"FASTWM_ISA is {wanted!r}, expected one of {available} on this machine")
+        raise ValueError(f"FASTWM_ISA is {wanted!r}, expected {', '.join(available)}: what this machine runs")
     return wanted
 
 
@@ -70,6 +72,13 @@ def backend(name: str = "auto") -> str:
     if name == "cpu":
         cpu_module()
     return name
+
+
+@contextlib.contextmanager
+def own_precision() -> Iterator[None]:
+    """PyTorch works in the dtypes of its arguments, whatever autocast the caller is in."""
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def default_threads() -> int:

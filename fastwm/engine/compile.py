@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fastwm.engine import backend as backends
@@ -44,8 +45,24 @@ def compile(
     """
     if dtype not in ("auto", *DTYPES):
         raise ValueError(f"dtype is {dtype!r}, expected one of {('auto', *DTYPES)}")
+    if calibration is not None and dtype != "auto":
+        raise ValueError(
+            f"dtype is {dtype!r}, but calibration is what 'auto' judges dtypes on: give one of both"
+        )
     threads = backends.check_threads(threads)
     chosen = backends.backend(backend)
+    with torch.device("cpu"), backends.own_precision():  # whatever the caller's defaults are
+        return _compile(model, chosen, backend, dtype, threads, calibration)
+
+
+def _compile(
+    model: nn.Module | Imported,
+    chosen: str,
+    backend: str,
+    dtype: str,
+    threads: int,
+    calibration: Tensor | None,
+) -> Engine:
     imported = model if isinstance(model, Imported) else import_model(model)
     if calibration is not None:
         check_contexts(
@@ -65,7 +82,7 @@ def compile(
         return Engine(imported, backend=chosen, dtype="float32", threads=threads, isa="none", why=why)
     isa = backends.isa()
     why["isa"] = (
-        f"{'asked for' if 'FASTWM_ISA' in os.environ else 'the best'} of {', '.join(backends.isas())}"
+        f"{'chosen by FASTWM_ISA' if os.environ.get('FASTWM_ISA') else 'the best'} of {', '.join(backends.isas())}"
     )
     gate = None
     if dtype != "auto":

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fastwm.engine.backend import own_precision
 from fastwm.engine.pack import PackedPredictor
 from fastwm.engine.spec import PredictorSpec
 from fastwm.models.calibration import Calibration
@@ -41,8 +42,8 @@ class Engine:
     """Made by `fastwm.compile`. Safe to use from several threads at once; results are the same bits for every number of
     threads, every B and, but for the torch backend, every place of a candidate in the batch.
 
-    After a fork a child may call `rollout`; PyTorch's own threads, and so `encode`, need a child that was spawned, or
-    `OMP_NUM_THREADS=1`.
+    After a fork a child may call `rollout` with contiguous arguments; PyTorch's own threads, and so `encode`, need a child
+    that was spawned and compiles its own engine, or `OMP_NUM_THREADS=1`.
 
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
     """
@@ -97,7 +98,8 @@ class Engine:
         B, K = obs.shape[:2]
         if B == 0 or K == 0:
             raise ValueError(f"obs has shape {tuple(obs.shape)}, expected at least one frame")
-        latents = [self._imported.encode(frame) for frame in obs.flatten(0, 1)]
+        with own_precision():
+            latents = [self._imported.encode(frame) for frame in obs.flatten(0, 1)]
         return torch.stack(latents).to("cpu", torch.float32).view(B, K, self.embed_dim)
 
     @torch.no_grad()
@@ -126,7 +128,8 @@ class Engine:
         past_actions = check_rollout(self.spec, context, actions, past_actions)
         # One environment at a time: PyTorch's matrix products round differently for another number of rows.
         each = zip(context.split(1), actions.split(1), past_actions.split(1), strict=True)
-        latents = torch.cat([reference_rollout(self.spec, *environment) for environment in each])
+        with own_precision():
+            latents = torch.cat([reference_rollout(self.spec, *environment) for environment in each])
         return latents if keep == "all" else latents[:, :, -1]
 
     def info(self) -> dict:
@@ -152,6 +155,11 @@ class Engine:
             "ranking_gate": copy.deepcopy(self._ranking_gate),
             "why": dict(self._why),
         }
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Engine cannot be pickled or copied: it holds packed weights; compile the model where it is used"
+        )
 
     def __repr__(self) -> str:
         return (

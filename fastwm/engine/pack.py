@@ -52,7 +52,7 @@ class PackedPredictor:
 
     def _describe(self, spec: PredictorSpec) -> dict:
         W, H, D = spec.width, spec.heads, spec.head_dim
-        zeros, head, latent = torch.zeros(W), spec.head, None
+        zeros, head, latent = torch.zeros(W, dtype=torch.float32), spec.head, None
         if spec.dynamics == "mlp":
             latent, *head = *split_inputs(head[0], spec.embed_dim), *head[1:]
         fused = (
@@ -130,11 +130,11 @@ class PackedPredictor:
         shape = (out_blocks, outputs // out_blocks, in_blocks, inputs // max(1, in_blocks), part, code)
         size, parts, columns = self._cpu.packed_sizes(self.isa, *shape)
         packed = self._weights.take(size)
-        scale, sums = torch.empty(parts, columns), torch.empty(parts, columns, dtype=torch.int32)
+        scale, sums = (torch.empty(parts, columns, dtype=t) for t in (torch.float32, torch.int32))
         weight = dense.weight.contiguous()
         pointers = (weight.data_ptr(), packed.data_ptr(), scale.data_ptr(), sums.data_ptr())
         self._cpu.pack(self.isa, *pointers, *shape)
-        bias = torch.zeros(out_blocks, columns // out_blocks)
+        bias = torch.zeros(out_blocks, columns // out_blocks, dtype=torch.float32)
         if dense.bias is not None:
             bias[:, : outputs // out_blocks] = dense.bias.view(out_blocks, -1)
         bias = bias.view(-1)
@@ -153,7 +153,7 @@ class PackedPredictor:
 
     def _padded(self, vector: Tensor, size: int) -> int:
         """Address of a copy that is padded with zeros to whole panels."""
-        padded = torch.zeros(-(-size // self._panel) * self._panel)
+        padded = torch.zeros(-(-size // self._panel) * self._panel, dtype=torch.float32)
         padded[:size] = vector
         return self._keep(padded)
 
@@ -188,8 +188,8 @@ class _Arena:
 def large_pages(size: int) -> Tensor:
     """uint8 [size] that begins at a page of 2 MiB, where size is worth it, and lies in such pages if the system has them."""
     if size < LARGE_PAGE:
-        return torch.empty(size, dtype=torch.uint8)
-    memory = torch.empty(size + LARGE_PAGE, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
+    memory = torch.empty(size + LARGE_PAGE, dtype=torch.uint8, device="cpu")
     offset = -memory.data_ptr() % LARGE_PAGE
     cpu_module().advise_large_pages(memory.data_ptr() + offset, size)
     return memory[offset : offset + size]

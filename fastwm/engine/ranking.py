@@ -8,6 +8,7 @@ or that one more candidate reaches; candidates of the first iteration of CEM, an
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -27,11 +28,14 @@ PROBLEMS, CANDIDATES, ELITES, HORIZON, ITERATIONS = 16, 64, 6, 5, 2
 # so overlap is but a floor.
 MIN_OVERLAP = 0.8
 MAX_REGRET = 0.01
+# A search is judged if choosing elites gains more than float32's rounding of a cost, a hundred times over, and most costs
+# differ; and a dtype, if half of the searches are.
+RESOLUTION, MIN_JUDGED = 1e-5, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Means over the problems and iterations.
+    """Means over the searches (problems and iterations) whose candidates float32 itself tells apart; judged: their share.
 
     overlap: share of float32's elites that were found. regret: share that was lost of what choosing elites gains, the
     float32 cost of all candidates less that of float32's elites: 0 for elites as good, 1 for candidates chosen blindly.
@@ -39,10 +43,12 @@ class Ranking:
 
     overlap: float
     regret: float
+    judged: float = 1.0
 
     @property
     def passed(self) -> bool:
-        return self.overlap >= MIN_OVERLAP and self.regret <= MAX_REGRET
+        enough = self.judged >= MIN_JUDGED
+        return enough and self.overlap >= MIN_OVERLAP and self.regret <= MAX_REGRET
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +80,17 @@ def compare(costs: Iterable[tuple[Tensor, Tensor]], elites: int) -> Ranking:
         best, chosen = (c.topk(elites, largest=False).indices for c in (cost, found))
         overlaps.append((best[:, :, None] == chosen[:, None, :]).any(-1).double().mean(1))
         cost = cost.double()
-        least = cost.gather(1, best).mean(1)
-        gain = (cost.mean(1) - least).clamp_min(torch.finfo(torch.float64).tiny)
-        regrets.append((cost.gather(1, chosen).mean(1) - least) / gain)
-    return Ranking(torch.cat(overlaps).mean().item(), torch.cat(regrets).mean().item())
+        average, least = cost.mean(1), cost.gather(1, best).mean(1)
+        gain = average - least
+        distinct = (cost.sort(1).values.diff() > 0).double().mean(1)
+        judged = (gain > RESOLUTION * average.abs()) & gain.isfinite() & (distinct > 0.5)
+        regrets.append(((cost.gather(1, chosen).mean(1) - least) / gain).where(judged, torch.nan))
+    regret = torch.cat(regrets)
+    judged = ~regret.isnan()
+    if not judged.any():
+        return Ranking(0.0, 1.0, 0.0)
+    share = judged.double().mean().item()
+    return Ranking(torch.cat(overlaps)[judged].mean().item(), regret[judged].mean().item(), share)
 
 
 @torch.no_grad()
@@ -89,7 +102,7 @@ def pose_problems(exact: Rollout, calibration: Calibration, mean: Tensor, std: T
     context, past_actions = calibration.latents[which], calibration.past_actions[which]
 
     def draw(mean: Tensor, std: Tensor, count: int) -> Tensor:
-        return mean + std * torch.randn(PROBLEMS, count, HORIZON, mean.shape[-1], generator=random)
+        return mean + std * _normal(PROBLEMS, count, HORIZON, mean.shape[-1], generator=random)
 
     reached = exact(context, draw(mean, std, 1), past_actions)[:, 0]
     seen = calibration.latents[which.roll(PROBLEMS // 2), -1]
@@ -109,7 +122,7 @@ def standard_normal(embed_dim: int, action_dim: int) -> Calibration:
     """Contexts of one frame as SIGReg trains latents to be distributed."""
     random = torch.Generator().manual_seed(0)
     return Calibration(
-        torch.randn(PROBLEMS, 1, embed_dim, generator=random), torch.empty(PROBLEMS, 0, action_dim)
+        _normal(PROBLEMS, 1, embed_dim, generator=random), _normal(PROBLEMS, 0, action_dim, generator=random)
     )
 
 
@@ -117,4 +130,7 @@ def given(latents: Tensor, mean: Tensor, std: Tensor) -> Calibration:
     """Contexts [N, K, E] of a user, with blocks drawn like a candidate's between the frames. mean, std: [A]."""
     N, K, _ = latents.shape
     random = torch.Generator().manual_seed(0)
-    return Calibration(latents, mean + std * torch.randn(N, K - 1, len(mean), generator=random))
+    return Calibration(latents, mean + std * _normal(N, K - 1, len(mean), generator=random))
+
+
+_normal = functools.partial(torch.randn, dtype=torch.float32)  # whatever the caller's default is

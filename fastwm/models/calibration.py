@@ -6,6 +6,8 @@ import dataclasses
 
 import torch
 
+from fastwm.ops._check import readable
+
 LATENTS, PAST_ACTIONS = "calibration.latents", "calibration.past_actions"  # in model.safetensors
 
 
@@ -31,6 +33,7 @@ def check_contexts(name: str, latents: torch.Tensor, *, window: int, embed_dim: 
     expected = f"float32 latents [N, K, {embed_dim}], N >= 1, 1 <= K <= {window}"
     if not isinstance(latents, torch.Tensor):
         raise TypeError(f"{name} is {type(latents).__name__}, expected {expected}")
+    readable(name, latents, expected)
     if (
         latents.ndim != 3
         or latents.shape[2] != embed_dim

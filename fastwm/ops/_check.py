@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,36 @@ def tensor(
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
     if value.device != like.device:
         raise ValueError(f"{name} is on {value.device}, expected {like.device}")
+
+
+def dense(name: str, value: object, expected: str) -> Tensor:
+    """`value` if it is a dense float32 tensor on the CPU. `expected`: its shape, for messages."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor {expected}")
+    if value.dtype != torch.float32:
+        raise TypeError(f"{name} is {value.dtype}, expected torch.float32 {expected}")
+    readable(name, value, expected)
+    if value.device.type != "cpu":
+        raise ValueError(f"{name} is on {value.device}, expected the CPU")
+    return value
+
+
+def readable(name: str, value: Tensor, expected: str) -> None:
+    """Raise ValueError unless the tensor has numbers, each at its place."""
+    if value.is_nested or value.layout != torch.strided:
+        kind = "nested" if value.is_nested else f"{value.layout}"
+        raise ValueError(f"{name} is a {kind} tensor, expected a dense one {expected}")
+    if value.is_meta:
+        raise ValueError(f"{name} is on the meta device, expected numbers {expected}")
+
+
+def finite(name: str, value: Tensor) -> None:
+    """Raise ValueError unless all numbers of a float32 tensor on the CPU are finite.
+
+    By numpy: PyTorch would share a large tensor out among its threads, which a forked child does not have.
+    """
+    if not np.isfinite(value.detach().numpy()).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def rank(name: str, value: object, letters: str) -> Tensor:

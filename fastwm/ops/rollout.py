@@ -48,21 +48,14 @@ def check_shapes(spec: PredictorSpec, context: object, actions: object, past_act
     ):
         if name == "past_actions" and tensor is None:
             continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} is {type(tensor).__name__}, expected a torch.Tensor {expected}")
-        if tensor.dtype != torch.float32:
-            raise TypeError(f"{name} is {tensor.dtype}, expected torch.float32 {expected}")
-        if tensor.device.type != "cpu":
-            raise ValueError(f"{name} is on {tensor.device}, expected the CPU")
-        if tensor.is_nested or tensor.layout != torch.strided:
-            raise ValueError(f"{name} is a nested or {tensor.layout} tensor, expected a dense one {expected}")
-        if tensor.ndim != ndim:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
+        dense = _check.dense(name, tensor, expected)
+        if dense.ndim != ndim:
+            raise ValueError(f"{name} has shape {tuple(dense.shape)}, expected {expected}")
     assert isinstance(context, Tensor)
     assert isinstance(actions, Tensor)
     B, K = context.shape[:2]
     if context.shape[2] != E or B == 0:
-        raise ValueError(f"context has shape {tuple(context.shape)}, expected [B, K, {E}]")
+        raise ValueError(f"context has shape {tuple(context.shape)}, expected [B, K, {E}], B at least 1")
     if not 1 <= K <= spec.window:
         raise ValueError(f"context has {K} frames, expected 1 to {spec.window} (the predictor's window)")
     if actions.shape[0] != B or actions.shape[3] != A or 0 in actions.shape:
@@ -84,8 +77,7 @@ def check_rollout(
     if past_actions is None:
         past_actions = context.new_empty(context.shape[0], 0, spec.action_dim)
     for name, tensor in (("context", context), ("actions", actions), ("past_actions", past_actions)):
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+        _check.finite(name, tensor)
     return past_actions
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastwm.ops._check import readable
+
 if TYPE_CHECKING:
     from fastwm.engine.engine import Engine
 
@@ -24,6 +26,7 @@ def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} is {kind}, expected a tensor or array of floating-point numbers")
     expected = ", ".join("any" if size is None else str(size) for size in shape)
+    readable(name, value, f"({expected})")
     if value.dim() != len(shape) or any(
         size not in (None, got) for size, got in zip(shape, value.shape, strict=True)
     ):

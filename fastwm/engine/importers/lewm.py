@@ -48,8 +48,8 @@ def import_lewm(model: Any) -> Imported:
         spec=spec,
         encode=encode,
         observation=((3, None, None), torch.float32),
-        action_mean=torch.zeros(spec.action_dim),
-        action_std=torch.ones(spec.action_dim),
+        action_mean=torch.zeros(spec.action_dim, dtype=torch.float32),
+        action_std=torch.ones(spec.action_dim, dtype=torch.float32),
         family="stable_worldmodel.LeWM",
     )
 
@@ -155,7 +155,7 @@ def block_layer(block: Any, name: str) -> Layer:
     attention = _part(block, "attn", name)
     out = _part(attention, "to_out", f"{name}.attn")
     if isinstance(out, nn.Identity):
-        merge = Dense(torch.eye(attention.to_qkv.in_features))
+        merge = Dense(torch.eye(attention.to_qkv.in_features, dtype=torch.float32))
     else:
         merge = parts.dense(_sequence(out, (nn.Linear, nn.Dropout), f"{name}.attn.to_out")[0])
     kinds = (nn.LayerNorm, nn.Linear, nn.GELU, nn.Dropout, nn.Linear, nn.Dropout)

@@ -51,6 +51,6 @@ def layer_norm(module: nn.Module, name: str = "norm", eps: float = 1e-5) -> tupl
     if len(module.normalized_shape) != 1:
         raise ValueError(f"{name} normalises {len(module.normalized_shape)} axes, expected the last alone")
     size = module.normalized_shape[0]
-    gain = torch.ones(size) if module.weight is None else weight(module.weight)
-    bias = torch.zeros(size) if module.bias is None else weight(module.bias)
+    gain = torch.ones(size, dtype=torch.float32) if module.weight is None else weight(module.weight)
+    bias = torch.zeros(size, dtype=torch.float32) if module.bias is None else weight(module.bias)
     return gain, bias

@@ -35,8 +35,8 @@ def same(spec: PredictorSpec, own: Callable[[Tensor, Tensor], Tensor], model: st
     """
     generator = torch.Generator().manual_seed(0)
     for n in range(1, min(spec.window, 4) + 1):
-        latents = torch.randn(3, n, spec.embed_dim, generator=generator)
-        actions = torch.randn(3, n, spec.action_dim, generator=generator)
+        latents = torch.randn(3, n, spec.embed_dim, generator=generator, dtype=torch.float32)
+        actions = torch.randn(3, n, spec.action_dim, generator=generator, dtype=torch.float32)
         expected = own(latents, actions)
         difference = (predict(spec, latents, chain(spec.action, actions)) - expected).abs().max()
         if not difference <= TOLERANCE * expected.abs().max():
