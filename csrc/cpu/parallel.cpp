@@ -1,11 +1,13 @@
-// A pool of sleeping threads. Threads are made on first need and kept; a fork leaves the child without them, so the
-// child forgets the parent's pool (its memory is abandoned on purpose: its mutex may be locked by a thread that no
-// longer exists).
+// A pool of threads, which are made on first need and kept. Waking one takes tens of microseconds, as long as a short
+// kernel: so who waits looks for SPIN before it sleeps, and the kernels of one plan find the threads awake. A fork
+// leaves the child without them, so the child forgets the parent's pool (its memory is abandoned on purpose: its mutex
+// may be locked by a thread that no longer exists).
 #include "cpu/parallel.h"
 
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <stdexcept>
@@ -16,29 +18,57 @@
 namespace fastwm {
 namespace {
 
+constexpr std::chrono::microseconds SPIN{100};
+
+// Whether it came true within SPIN.
+template <class Condition>
+bool soon(const Condition& condition) {
+  const auto until = std::chrono::steady_clock::now() + SPIN;
+  do {
+    for (int i = 0; i < 64; ++i) {
+      if (condition()) return true;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+  } while (std::chrono::steady_clock::now() < until);
+  return false;
+}
+
+// One call's work. Its items are counted out by tickets that name the call, so that a thread that wakes late takes none
+// of the next call's, and nobody waits for it.
+struct Call {
+  uint32_t number = 0;
+  int32_t helpers = 0;  // threads 1 to helpers take part
+  int64_t count = 0;
+  void (*task)(void*, int64_t, int32_t) = nullptr;
+  void* context = nullptr;
+};
+
 class Pool {
  public:
   void run(int64_t count, int32_t threads, void (*task)(void*, int64_t, int32_t), void* context) {
     std::lock_guard<std::mutex> one_caller(caller_);
+    Call call;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (started_ < threads - 1) {
-        start(threads - 1);
-      }
-      task_ = task, context_ = context, count_ = count, active_ = threads - 1, busy_ = threads - 1;
-      next_.store(0, std::memory_order_relaxed);
-      ++generation_;
+      while (started_ < threads - 1) start(threads - 1);
+      call_ = call = {call_.number + 1, threads - 1, count, task, context};
+      finished_.store(0, std::memory_order_relaxed);
+      ticket_.store(uint64_t{call.number} << 32, std::memory_order_release);
     }
     wake_.notify_all();
-    drain(0);
+    work_on(call, 0);
+    const auto done = [&] { return finished_.load(std::memory_order_acquire) == count; };
+    if (soon(done)) return;
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    done_.wait(lock, done);
   }
 
  private:
   void start(int32_t wanted) {
     try {
-      std::thread(&Pool::work, this, started_ + 1, generation_).detach();
+      std::thread(&Pool::work, this, started_ + 1, call_.number).detach();
     } catch (const std::system_error& error) {
       throw std::runtime_error("the system starts no more threads (" + std::to_string(started_) + " of " +
                                std::to_string(wanted) + " besides the caller's): " + error.what());
@@ -46,31 +76,49 @@ class Pool {
     ++started_;
   }
 
-  void drain(int32_t worker) {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) task_(context_, i, worker);
+  // The next item of the call, or -1 if it has no more.
+  int64_t take(const Call& call) {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    for (;;) {
+      const int64_t item = static_cast<int64_t>(ticket & 0xffffffff);
+      if (ticket >> 32 != call.number || item >= call.count) return -1;
+      if (ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) return item;
+    }
   }
 
-  void work(int32_t worker, uint64_t seen) {
-    std::unique_lock<std::mutex> lock(mutex_);
+  void work_on(const Call& call, int32_t worker) {
+    for (int64_t item; (item = take(call)) >= 0;) {
+      call.task(call.context, item, worker);
+      if (finished_.fetch_add(1, std::memory_order_acq_rel) + 1 == call.count && worker > 0) {
+        mutex_.lock();  // the caller is awake, or asleep and not between its look and its sleep
+        mutex_.unlock();
+        done_.notify_one();
+      }
+    }
+  }
+
+  void work(int32_t worker, uint32_t seen) {
+    const auto called = [&] { return ticket_.load(std::memory_order_acquire) >> 32 != seen; };
     for (;;) {
-      wake_.wait(lock, [&] { return generation_ != seen; });
-      seen = generation_;
-      if (worker > active_) continue;
-      lock.unlock();
-      drain(worker);
-      lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      Call call;
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, called);
+        call = call_;
+      }
+      seen = call.number;
+      if (worker > call.helpers) continue;
+      work_on(call, worker);
+      soon(called);
     }
   }
 
   std::mutex caller_, mutex_;
   std::condition_variable wake_, done_;
-  std::atomic<int64_t> next_{0};
-  void (*task_)(void*, int64_t, int32_t) = nullptr;
-  void* context_ = nullptr;
-  int64_t count_ = 0;
-  int32_t started_ = 0, active_ = 0, busy_ = 0;
-  uint64_t generation_ = 0;
+  std::atomic<uint64_t> ticket_{0};  // the call's number, and in the lower half the next item
+  std::atomic<int64_t> finished_{0};
+  Call call_;
+  int32_t started_ = 0;
 };
 
 std::atomic<Pool*> pool{nullptr};
