@@ -7,6 +7,7 @@ from memory once per tile and step: what is more than that, activations did.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -49,8 +50,14 @@ def child() -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     if shutil.which("valgrind") is None:
         sys.exit("bench.cache needs valgrind")
+    print(
+        f"simulating {SAMPLES} candidates, {HORIZON} blocks, {DEPTH} layer: MINUTES, and silent", flush=True
+    )
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/cachegrind"
         simulate = ["--tool=cachegrind", "--cache-sim=yes", "--D1=32768,8,64", f"--LL={L2},8,64"]
