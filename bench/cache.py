@@ -1,4 +1,4 @@
-"""What a rollout fetches from beyond L2, by simulation: `python -m bench.cache` (needs valgrind; some minutes).
+"""What a rollout fetches from beyond L2, by simulation: `python -m bench.cache` (needs valgrind; some ten minutes).
 
 Cachegrind runs one rollout of a small LeWM on the AVX2 kernels (it knows no AVX-512) with a last level as large as the L2 that
 the engine sees there and cuts its tiles for. Each kernel's misses stand beside the lines of packed weights that it must read
@@ -56,7 +56,7 @@ def main() -> None:
     if shutil.which("valgrind") is None:
         sys.exit("bench.cache needs valgrind")
     print(
-        f"simulating {SAMPLES} candidates, {HORIZON} blocks, {DEPTH} layer: MINUTES, and silent", flush=True
+        f"simulating {SAMPLES} candidates, {HORIZON} blocks, {DEPTH} layer: some ten minutes, in silence", flush=True
     )
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/cachegrind"

@@ -67,7 +67,8 @@ def main() -> None:
             print(describe(line), flush=True)
             if not options.quick:
                 path = RESULTS / f"{stem}.json"
-                save(path, {"machine": machine, "results": merged(path, machine, lines)})
+                found = merged(path, machine, lines)
+                save(path, {"machine": machine, "doubts": doubts(machine, found), "results": found})
         for doubt in doubts({**machine, "load": 0}, lines):
             print(doubt)
 
