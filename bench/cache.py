@@ -1,4 +1,4 @@
-"""What a rollout fetches from beyond L2, by simulation: `python -m bench.cache` (needs valgrind; some ten minutes).
+"""What a rollout fetches from beyond L2, by simulation: `python -m bench.cache` (needs valgrind; three minutes).
 
 Cachegrind runs one rollout of a small LeWM on the AVX2 kernels (it knows no AVX-512) with a last level as large as the L2 that
 the engine sees there and cuts its tiles for. Each kernel's misses stand beside the lines of packed weights that it must read
@@ -56,7 +56,8 @@ def main() -> None:
     if shutil.which("valgrind") is None:
         sys.exit("bench.cache needs valgrind")
     print(
-        f"simulating {SAMPLES} candidates, {HORIZON} blocks, {DEPTH} layer: some ten minutes, in silence", flush=True
+        f"simulating {SAMPLES} candidates, {HORIZON} blocks, {DEPTH} layer: three minutes on an idle core, in silence",
+        flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/cachegrind"
@@ -81,6 +82,10 @@ def main() -> None:
     print(run.stdout.strip())
     rows = re.findall(r"^\s*([\d,]+) \([ \d.]+%\)\s+(.*)$", table, re.MULTILINE)
     ours = [(int(count.replace(",", "")), name) for count, name in rows if f"fastwm::{ISA}::" in name]
+    if not ours:
+        sys.exit(
+            "no kernel is named in the simulation: the extension is stripped of symbols, or its names are others"
+        )
     left = ours
     for group, pattern in GROUPS.items():
         found = [(count, name) for count, name in left if re.search(pattern, name)]
