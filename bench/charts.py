@@ -8,10 +8,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from fastwm.demo.charts import Axis, number
-from fastwm.models.storage import write_atomically
+
+from .record import write
 
 # style: colour in light, in dark. One hue per dtype everywhere; what is not fastwm is told apart by shape or dashes.
 HUES = {
@@ -66,16 +66,24 @@ class Plot:
     x: Axis
     y: Axis
 
-    def frame(self, title: str, x_label: str, y_label: str) -> list[str]:
-        """Grid, ticks and labels. The y label stands above the axis, where it can be read without turning the head."""
+    def frame(self, title: str, x_label: str, y_label: str, *, x_ticks: Sequence[float] = ()) -> list[str]:
+        """Grid, ticks and labels. The y label stands above the axis, where it can be read without turning the head.
+
+        x_ticks: instead of round numbers; those that find no room stay without a number.
+        """
         left, right, bottom, top = self.x.start, self.x.end, self.y.start, self.y.end
         marks = [text(left - 34, top - 26, title, "title"), text(left - 34, top - 9, y_label, "muted small")]
         for tick in ticks(self.y):
             marks.append(_line(left, self.y(tick), right, self.y(tick), "grid"))
             marks.append(text(left - 7, self.y(tick) + 4, number(tick), "muted small end"))
-        for tick in ticks(self.x):
-            marks.append(_line(self.x(tick), bottom, self.x(tick), bottom + 4, "grid"))
-            marks.append(text(self.x(tick), bottom + 18, number(tick), "muted small middle"))
+        edge = math.inf  # of the number to the right
+        for tick in sorted(x_ticks or ticks(self.x), reverse=True):
+            x = self.x(tick)
+            marks.append(_line(x, bottom, x, bottom + 4, "grid"))
+            half = 3.5 * len(number(tick)) + 3
+            if x + half < edge:
+                marks.append(text(x, bottom + 18, number(tick), "muted small middle"))
+                edge = x - half
         return [*marks, text((left + right) / 2, bottom + 36, x_label, "muted small middle")]
 
     def line(self, points: Sequence[tuple[float, float]], style: str) -> str:
@@ -123,6 +131,12 @@ def ticks(axis: Axis) -> list[float]:
     ]
 
 
+def next_tick(value: float) -> float:
+    """The least of 1, 2, 5, 10, 20, … that is not below the value: an axis that ends there ends in a tick."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * 0.9999)
+
+
 def text(x: float, y: float, content: str, style: str = "") -> str:
     return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(content)}</text>'
 
@@ -134,7 +148,7 @@ def legend_line(x: float, y: float, label: str, style: str) -> str:
 
 def save_svg(path: str | os.PathLike[str], width: int, height: int, label: str, marks: Sequence[str]) -> None:
     """Write the picture; `label` says what it shows, for those who cannot see it."""
-    write_atomically(Path(path), svg(width, height, label, marks).encode())
+    write(path, svg(width, height, label, marks))
 
 
 def svg(width: int, height: int, label: str, marks: Sequence[str]) -> str:

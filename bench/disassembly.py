@@ -7,6 +7,7 @@ prefetches, integer instructions, and spills, which are vectors or addresses tha
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -110,6 +111,9 @@ def classify(isa: str, dtype: str, instructions: list[str]) -> Loop:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     if shutil.which("objdump") is None:
         sys.exit("bench.disassembly needs objdump (binutils)")
     found = objects()

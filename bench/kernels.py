@@ -54,7 +54,7 @@ def cem_sample(isa: str, threads: int) -> Bench:
         {"float32": run},
         {"float32": lambda: mean[:, None] + std[:, None] * torch.randn(B, S, T, A)},
         lambda: {"float32": Agreement(torch.equal(run(), reference.cem_sample(mean, std, S, 0, 0)))},
-        repeats=20,
+        repeats=10,
     )
 
 
@@ -70,7 +70,7 @@ def goal_cost(isa: str, threads: int) -> Bench:
         {"float32": run},
         {"float32": plain},
         lambda: {"float32": Agreement((error := relative_error(run(), plain())) <= 1e-5, error)},
-        repeats=20,
+        repeats=10,
     )
 
 
@@ -91,7 +91,7 @@ def cem_update(isa: str, threads: int) -> Bench:
         {"float32": run},
         {"float32": plain},
         lambda: {"float32": Agreement(all(map(torch.equal, run(), reference.cem_update(*problem))))},
-        repeats=20,
+        repeats=10,
     )
 
 
@@ -180,9 +180,7 @@ def results(names: tuple[str, ...], *, isa: str, threads: int, repeats: int) -> 
         ways |= {("PyTorch", dtype): way for dtype, way in bench.plain.items()}
         times = in_turns(ways, repeats=repeats * bench.repeats)
         if bench.operations:  # a busy moment lowers a peak, nothing raises it
-            peaks = {
-                dtype: max(best, peak(isa, dtype, threads, seconds=0.02)) for dtype, best in peaks.items()
-            }
+            peaks = {d: max(best, peak(isa, d, threads, seconds=0.02)) for d, best in peaks.items()}
         lines = []
         for engine, dtype in [*(("fastwm", d) for d in bench.ways), *(("PyTorch", d) for d in bench.plain)]:
             agreement = found[dtype] if engine == "fastwm" else Agreement(True)
@@ -197,7 +195,7 @@ def results(names: tuple[str, ...], *, isa: str, threads: int, repeats: int) -> 
             if agreement.passed:
                 line |= {"milliseconds": times[engine, dtype], "repeats": repeats * bench.repeats}
             if agreement.passed and bench.operations:
-                rate = bench.operations / times[engine, dtype]["median"] * 1e3
+                rate = bench.operations / times[engine, dtype]["min"] * 1e3
                 line |= {"gflop": bench.operations / 1e9, "gflops": round(rate / 1e9, 1)}
                 line |= {
                     "peak_gflops": round(peaks[dtype] / 1e9, 1),

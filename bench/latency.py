@@ -5,6 +5,7 @@ Plan k is released at a tick of the period and starts when the operating system 
   jitter         standard deviation of the plan time; wake-up lateness is not in it
   wake-up p99    from release to start, which is the operating system's, not the backend's
   missed         plans that ended after the next tick; the ticks that pass meanwhile are skipped, as a late controller does
+PyTorch's ways make a fifth of the plans: they are slow, and their tails show soon.
 Backends take turns, a tenth of their plans at a time, so that the machine's moods meet all of them.
 """
 
@@ -14,8 +15,9 @@ import argparse
 import dataclasses
 import math
 import statistics
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +33,9 @@ from fastwm.models import WorldModel
 
 from .agreement import Agreement, plan_agreements
 from .latency_picture import draw
-from .machine import header
+from .machine import describe, doubts, header
 from .models import demo_model
-from .record import RESULTS, save
+from .record import RESULTS, check_writable, save
 
 MODELS = {"demo-push": "small", "demo-two-room": "mlp"}  # the demo's model in each world, and its preset
 SHARES = (
@@ -50,7 +52,7 @@ SHARES = (
     1,
 )  # of the curve
 TURNS = 10
-PLAIN_SHARE = 5  # PyTorch makes a fifth of the plans: it is slow, and its tail shows soon
+PLAIN_SHARE = 5  # PyTorch makes a fifth of the plans
 
 
 @dataclasses.dataclass
@@ -99,6 +101,18 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
+LEAST = {
+    "p95": 20,
+    "p99": 100,
+    "wake_p99": 100,
+}  # plans; of fewer, a percentile would be the slowest plan by another name
+
+
+def shown(line: dict, name: str, form: str) -> str:
+    """A time of a line in the form given, or a dash where the plans were too few for it."""
+    return format(line["milliseconds"][name], form) if line["plans"] >= LEAST.get(name, 1) else "–"
+
+
 def summary(timings: Timings) -> dict:
     """Milliseconds and counts of one line of the results."""
     plan, late = sorted(timings.plan), sorted(timings.late)
@@ -124,16 +138,19 @@ def summary(timings: Timings) -> dict:
 
 def results(
     *, plans: int, rate: float, threads: int, models: Sequence[str] = tuple(MODELS), progress: bool = True
-) -> list[dict]:
-    """One line per model and backend. A backend whose costs do not agree with PyTorch's makes no plans."""
+) -> Iterator[list[dict]]:
+    """One line per model and backend, all lines so far after every turn of the backends.
+
+    A backend whose costs do not agree with PyTorch's makes no plans.
+    """
     torch.set_num_threads(threads)
-    found = []
+    done: list[dict] = []
     for name in models:
         model = demo_model(MODELS[name])
         ways, lines = _ways(model, threads)
         share = {way: plans if way.startswith("fastwm cpu") else max(1, plans // PLAIN_SHARE) for way in ways}
         timings = {way: Timings() for way in ways}
-        with tqdm(total=sum(share.values()), desc=name, unit=" plans", disable=not progress) as bar:
+        with tqdm(total=sum(share.values()), desc=name, unit="plan", disable=not progress) as bar:
             for plan in ways.values():
                 plan()
             for turn in range(TURNS):
@@ -141,10 +158,14 @@ def results(
                     bar.set_postfix_str(way)
                     count = share[way] * (turn + 1) // TURNS - share[way] * turn // TURNS
                     at_rate(plan, count, 1 / rate, timings[way], progress=bar.update)
-        for line in lines:
-            measured = summary(timings[line["way"]]) if line["passed"] else {}
-            found.append({"model": name, "rate": rate, "threads": threads, **line, **measured})
-    return found
+                common = {"model": name, "rate": rate, "threads": threads}
+                found = [
+                    {**common, **line, **(summary(timings[line["way"]]) if line["passed"] else {})}
+                    for line in lines
+                    if not line["passed"] or timings[line["way"]].plan
+                ]
+                yield done + found
+        done = done + found
 
 
 def _ways(model: WorldModel, threads: int) -> tuple[dict[str, Callable[[], object]], list[dict]]:
@@ -191,12 +212,13 @@ def table(lines: Sequence[dict]) -> str:
                     f"  {line['way']:<22} parity failed (cost error {line['relative_cost_error']:.1e}): no times are given"
                 )
                 continue
-            t = line["milliseconds"]
             text.append(
                 f"  {line['way']:<22}"
-                + "".join(f"{t[name]:8.2f}" for name in ("p50", "p95", "p99", "max", "jitter"))
-                + f"{t['wake_p99']:13.2f}{line['missed']:7} of {line['plans']:<5}"
+                + "".join(f"{shown(line, name, '.2f'):>8}" for name in ("p50", "p95", "p99", "max", "jitter"))
+                + f"{shown(line, 'wake_p99', '.2f'):>13}{line['missed']:7} of {line['plans']:<5}"
             )
+    if any(line["passed"] and line["plans"] < LEAST["p99"] for line in lines):
+        text.append("  –: of fewer than 100 plans there is no p99, of fewer than 20 no p95")
     return "\n".join(text)
 
 
@@ -222,10 +244,16 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     check(arguments.plans, arguments.rate)
+    threads = check_threads(arguments.threads)
+    for name in ("latency.json", "latency.svg"):
+        check_writable(arguments.out / name)
     machine = header()
-    lines = results(plans=arguments.plans, rate=arguments.rate, threads=check_threads(arguments.threads))
+    print("\n".join([describe(machine, threads), *doubts(machine)]))
+    *_, lines = results(
+        plans=arguments.plans, rate=arguments.rate, threads=threads, progress=sys.stderr.isatty()
+    )
     print(table(lines))
-    content = {"machine": machine, "results": lines}
+    content = {"machine": machine, "doubts": doubts(machine), "results": lines}
     save(arguments.out / "latency.json", content)
     draw(content, arguments.out / "latency.svg")
 

@@ -21,7 +21,7 @@ from fastwm.engine.importers import import_model
 from fastwm.engine.pack import DTYPES, PackedPredictor
 
 from .bandwidth import bandwidth
-from .charts import Plot, mark, save_svg, text
+from .charts import Plot, mark, next_tick, save_svg, text
 from .machine import header
 from .models import transformer
 from .record import RESULTS, read, save
@@ -107,24 +107,61 @@ def draw(rollout: dict, roofline: dict, path: str | os.PathLike[str]) -> None:
     }
     memory = next(line["gigabytes"] for line in roofline["results"] if line["threads"] == THREADS)
     plot = Plot(
-        Axis(1, 2 * max(x["intensity"] for x in found), LEFT, RIGHT, log=True),
+        Axis(1, next_tick(1.8 * max(x["intensity"] for x in found)), LEFT, RIGHT, log=True),
         Axis(min(x["gflops"] for x in found) / 3, 1.5 * max(peaks.values()), BOTTOM, TOP, log=True),
     )
     title = f"LeWM's rollout on one core of an {rollout['machine']['processor']}"
-    marks = plot.frame(title, "counted operations per byte from beyond L2 (FLOP/byte)", "GFLOP/s")
+    marks = plot.frame(
+        title,
+        "counted operations per byte from beyond L2; marks that would meet stand side by side",
+        "G operations/s (GFLOP/s; of int8: integer)",
+    )
     marks += _roofs(plot, peaks, memory)
-    for x in sorted(found, key=lambda x: x["engine"] == "fastwm"):
-        usual = all(x[k] == v for k, v in DEFAULT.items())
-        ours = x["engine"] == "fastwm"
-        name = f"{x['way']}, B {x['B']}, S {x['S']}, T {x['T']}, K {x['K']}: {x['gflops']:.0f} GFLOP/s"
-        style = f"{'solid' if ours else 'hollow'} {x['dtype']}"
-        size = 6.5 if ours and usual else 3.0 if ours else 5.0
-        marks.append(
-            plot.mark(
-                x["intensity"], x["gflops"], SHAPES.get(x["engine"], "circle"), style, size=size, title=name
+    usual, others = [x for x in found if _usual(x)], [x for x in found if not _usual(x)]
+    others.sort(key=lambda x: x["intensity"])
+    sizes = sorted(set(map(_size, others)))
+    places = _apart([(plot.x(x["intensity"]), plot.y(x["gflops"])) for x in [*usual, *others]])
+    for x, place in zip([*usual, *others], places, strict=True):
+        size = _size(x)
+        name = f"{x['way']}{size and ', ' + size}: {x['gflops']:.0f} {unit(x['dtype'])}"
+        if size:
+            letter = f"<title>{name}</title>{_letter(sizes.index(size))}"
+            marks.append(
+                f'<text class="small middle {x["dtype"]}" x="{place[0]:.1f}" y="{place[1] + 4:.1f}">{letter}</text>'
             )
-        )
-    save_svg(path, WIDTH, HEIGHT, title, [*marks, *_legend(found)])
+            continue
+        ours = x["engine"] == "fastwm"
+        style = f"{'solid' if ours else 'hollow'} {x['dtype']}"
+        shape, width = SHAPES.get(x["engine"], "circle"), 6.5 if ours else 5.0
+        marks.append(mark(*place, shape, style, size=width, title=name))
+    save_svg(path, WIDTH, HEIGHT, title, [*marks, *_legend(usual, sizes)])
+
+
+def unit(dtype: str) -> str:
+    return "Gop/s" if dtype == "int8" else "GFLOP/s"
+
+
+def _usual(line: dict) -> bool:
+    return not _size(line)
+
+
+def _apart(places: Sequence[tuple[float, float]], room: float = 13.0) -> list[tuple[float, float]]:
+    """Places on the page, moved to the right until no two are closer than a mark is wide."""
+    found: list[tuple[float, float]] = []
+    for x, y in places:
+        while any(abs(x - u) < room - 0.1 and abs(y - v) < room for u, v in found):
+            x += room
+        found.append((x, y))
+    return found
+
+
+def _size(line: dict) -> str:
+    """What is not as in DEFAULT."""
+    return ", ".join(f"{name} {line[name]}" for name, value in DEFAULT.items() if line[name] != value)
+
+
+def _letter(i: int) -> str:
+    return chr(ord("a") + i)
 
 
 def _roofs(plot: Plot, peaks: dict[str, float], memory: dict[str, float]) -> list[str]:
@@ -145,31 +182,33 @@ def _roofs(plot: Plot, peaks: dict[str, float], memory: dict[str, float]) -> lis
     slowest = max(memory.values())
     for dtype, peak in peaks.items():
         marks.append(plot.line([(max(plot.x.low, peak / slowest), peak), (plot.x.high, peak)], dtype))
-        marks.append(
-            text(RIGHT - 4, plot.y(peak) - 6, f"{dtype}: {peak:.0f} GFLOP/s", f"small end halo {dtype}")
-        )
+        left = (
+            plot.x(max(plot.x.low, peak / min(memory.values()))) + 14
+        )  # to the right of the last slope, left of the marks
+        label = f"{dtype}: {peak:.0f} {unit(dtype)}"
+        marks.append(text(left, plot.y(peak) - 6, label, f"small halo {dtype}"))
     return marks
 
 
-def _legend(found: list[dict]) -> list[str]:
-    """The ways in the default setting, fastest first."""
-    usual = sorted(
-        (x for x in found if all(x[k] == v for k, v in DEFAULT.items())), key=lambda x: -x["gflops"]
-    )
+def _legend(usual: list[dict], sizes: list[str]) -> list[str]:
+    """The ways in the default setting, fastest first, and what the letters mean."""
     left, y = RIGHT + 30, TOP + 4
     marks = [
         text(left - 6, y, "300 candidates, 5 blocks", "muted small"),
-        text(WIDTH - 14, y, "GFLOP/s", "muted small end"),
+        text(WIDTH - 14, y, "Gop/s", "muted small end"),
     ]
-    for x in usual:
-        y += 22
+    for x in sorted(usual, key=lambda x: -x["gflops"]):
+        y += 21
         ours = x["engine"] == "fastwm"
         style = f"{'solid' if ours else 'hollow'} {x['dtype']}"
         marks.append(mark(left, y - 4, SHAPES.get(x["engine"], "circle"), style, size=6 if ours else 4.5))
         marks.append(text(left + 14, y, f"{x['engine']} {x['dtype']}", "small"))
         marks.append(text(WIDTH - 14, y, f"{x['gflops']:.0f}", "small end"))
-    marks.append(mark(left, y + 18, "circle", "solid plain", size=3))
-    return [*marks, text(left + 14, y + 22, "fastwm, other sizes", "small")]
+    if sizes:
+        marks.append(text(left - 6, y + 24, "fastwm at other sizes:", "muted small"))
+    for i, size in enumerate(sizes):
+        marks.append(text(left - 6 + i % 2 * 120, y + 42 + i // 2 * 17, f"{_letter(i)}: {size}", "small"))
+    return marks
 
 
 def main() -> None:

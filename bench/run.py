@@ -3,17 +3,18 @@
 python -m bench.run [rollout …] [--sweep | --quick] [--threads 1 2] [--models lewm …] [--ways openvino …]
 
 Lines are written as they come: a run that is ended loses nothing. They take the place of the same lines of an earlier run of
-the same commit on the same machine, so a table may be measured in parts; lines of another commit or machine are dropped.
+the same code on the same machine, so a table may be measured in parts; others are dropped. The same code is the last commit
+that touched csrc, fastwm or how they are built: results and documents may be committed between the parts.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 from pathlib import Path
 
-from bench.machine import header
+from bench.machine import describe as place
+from bench.machine import doubts, header
 from bench.options import Options
 from bench.record import RESULTS, read, save
 from fastwm.engine.backend import default_threads
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stems", nargs="*", choices=[[], *STEMS], help="kernels, by default all")
+    parser.add_argument("stems", nargs="*", metavar="STEM", help=f"of {', '.join(STEMS)} (default: all)")
     parser.add_argument("--repeats", type=int, default=20, help="rounds of all ways, at most")
     parser.add_argument(
         "--seconds", type=float, default=120, help="about as long per problem, at least 5 rounds"
@@ -46,13 +47,17 @@ def main() -> None:
     )
     arguments = vars(parser.parse_args())
     stems = arguments.pop("stems") or STEMS
+    if unknown := sorted(set(stems) - set(STEMS)):
+        parser.error(f"unknown {', '.join(unknown)}; known are {', '.join(STEMS)}")
     if arguments["quick"]:
         arguments |= {"repeats": 3, "compiled": False}
     options = Options(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
     )
     machine = header()
-    print(json.dumps(machine, indent=2))
+    print("\n".join([place(machine, max(options.threads)), *doubts(machine)]))
+    if peers := machine["peers"]:
+        print("beside " + ", ".join(f"{name} {version}" for name, version in peers.items()))
     for stem in stems:
         module = importlib.import_module(f"bench.bench_{stem}")
         print(f"\n{stem}: {module.__doc__.strip()}")
@@ -62,7 +67,10 @@ def main() -> None:
             print(describe(line), flush=True)
             if not options.quick:
                 path = RESULTS / f"{stem}.json"
-                save(path, {"machine": machine, "results": merged(path, machine, lines)})
+                found = merged(path, machine, lines)
+                save(path, {"machine": machine, "doubts": doubts(machine, found), "results": found})
+        for doubt in doubts({**machine, "load": 0}, lines):
+            print(doubt)
 
 
 def merged(path: Path, machine: dict, lines: list[dict]) -> list[dict]:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from fastwm.demo.charts import Axis
-from fastwm.models.storage import write_atomically
 
-from .charts import HUES, Plot, legend_line, save_svg, text
+from .charts import HUES, Plot, legend_line, next_tick, save_svg, text
+from .machine import doubts
+from .record import write
 
 LINEAR = 1.25  # cost per unit, against the best of the dtype, that still counts as linear
 
-# axis: what a unit is, what is fixed.
+FEW = 4  # points of an axis, below which a page concludes nothing
+
+# axis: what a unit is, what its values are.
 UNITS = {
-    "candidates": ("ms per candidate", "5 blocks ahead, 6 layers, 192 wide, 1 thread"),
-    "horizon": ("ms per block", "96 candidates, 6 layers, 192 wide, 1 thread"),
-    "depth": ("ms per layer", "96 candidates, 5 blocks ahead, 192 wide, 1 thread"),
-    "width": (
-        "ms per counted GFLOP",
-        "96 candidates, 5 blocks ahead, 2 layers, heads and hidden layer in proportion, 1 thread",
-    ),
-    "threads": ("ms × threads", "384 candidates, 5 blocks ahead, 6 layers, 192 wide"),
+    "candidates": ("ms per candidate", "candidates"),
+    "horizon": ("ms per block", "blocks ahead"),
+    "depth": ("ms per layer", "layers"),
+    "width": ("ms per counted GFLOP", "numbers in a latent"),
+    "threads": ("ms × threads", "threads"),
 }
 
 # Why, by hand: (axis, side of the best point, cause). The cause is decided by the data, in this order:
@@ -43,7 +44,7 @@ WHY = {
         "horizon",
         "above",
         "work",
-    ): "After block 3 the window slides, every place in it holds another frame, and keys and values "
+    ): "After block {window} the window slides, every place in it holds another frame, and keys and values "
     "are made again for the whole window instead of one token.",
     ("depth", "below", "work"): "Conditioning, action encoder and head are paid once, whatever the depth.",
     (
@@ -87,6 +88,20 @@ class Reach:
     last: dict
     below: Departure | None
     above: Departure | None
+
+
+def fixed(line: dict) -> str:
+    """What is the same along the axis of a line."""
+    sizes = {
+        "candidates": f"{line['S']} candidates",
+        "horizon": f"{line['T']} blocks ahead",
+        "depth": f"{line['depth']} layers",
+        "width": f"{line['width']} wide",
+        "threads": f"{line['threads']} thread{'s' if line['threads'] > 1 else ''}",
+    }
+    del sizes[line["axis"]]
+    more = ["heads and hidden layer in proportion"] * (line["axis"] == "width")
+    return ", ".join([*sizes.values(), *more])
 
 
 def cost(line: dict) -> float:
@@ -137,7 +152,7 @@ def why(departure: Departure, bandwidth: dict | None) -> str:
     else:
         cause = "other"
     template = WHY.get((line["axis"], side, cause), BY_CAUSE[cause])
-    numbers = {"megabytes": line["streamed_bytes"] / 1e6, "l3": l3, "share": share}
+    numbers = {"window": line["window"], "megabytes": line["streamed_bytes"] / 1e6, "l3": l3, "share": share}
     return template.format(value=line["value"], next=towards["value"], **numbers)
 
 
@@ -148,28 +163,45 @@ def page(content: dict) -> str:
     parts = [
         "# How the cost of a rollout scales",
         "<!-- written by python -m bench.scaling -->",
-        f"{machine['processor']}, {lines[0]['isa']}, fastwm {machine['fastwm']} ({machine['commit']}), {machine['date'][:10]}. "
+        f"{machine['processor']}, {lines[0]['isa']}, fastwm {machine['fastwm']} ({machine['commit']}), {machine['date'][:10]}, "
+        f"load {machine['load']:.1f} on {machine['cores']} cores at the start; {_spread(lines)}. "
         "LeWM's predictor with random weights, one size changed at a time; least of "
         f"{lines[0]['repeats']} repeats, all points of an axis in turns; costs agree with PyTorch's at every point. Linear is "
         f"a cost per unit within {LINEAR - 1:.0%} of the dtype's best.",
-        "![Cost per unit against the best, for each axis](scaling.svg)",
+        *(f"**{doubt[0].upper()}{doubt[1:]}.**" for doubt in doubts(machine, lines)),
     ]
+    if _drawn(lines):
+        parts.append("![Cost per unit against the best, for each axis](scaling.svg)")
     for axis in dict.fromkeys(line["axis"] for line in lines):
-        unit, fixed = UNITS[axis]
-        parts += [f"## {axis.capitalize()}", f"{fixed[0].upper()}{fixed[1:]}."]
         own = [line for line in lines if line["axis"] == axis]
-        items = []
-        for dtype in dict.fromkeys(line["dtype"] for line in own):
-            found = reach([line for line in own if line["dtype"] == dtype])
-            items.append(_sentences(dtype, found, unit, bandwidth))
-        parts += ["\n".join(items), _table(own)]
+        same = fixed(own[0])
+        parts += [f"## {axis.capitalize()}", f"{same[0].upper()}{same[1:]}."]
+        if axis in _drawn(lines):
+            items = []
+            for dtype in dict.fromkeys(line["dtype"] for line in own):
+                found = reach([line for line in own if line["dtype"] == dtype])
+                items.append(_sentences(dtype, found, UNITS[axis][0], bandwidth))
+            parts.append("\n".join(items))
+        parts.append(_table(own))
     return "\n\n".join(parts) + "\n"
+
+
+def _drawn(lines: Sequence[dict]) -> list[str]:
+    """The axes with points enough to conclude something."""
+    counts = Counter(axis for axis, _ in {(line["axis"], line["value"]) for line in lines})
+    return [axis for axis in dict.fromkeys(line["axis"] for line in lines) if counts[axis] >= FEW]
+
+
+def _spread(lines: Sequence[dict]) -> str:
+    spreads = sorted(line["milliseconds"]["q3"] / line["milliseconds"]["q1"] for line in lines)
+    return f"third quartiles are {spreads[len(spreads) // 2]:.2f} times the first (median), {spreads[-1]:.2f} at most"
 
 
 def _sentences(dtype: str, found: Reach, unit: str, bandwidth: dict | None) -> str:
     best = found.best
     text = (
-        f"- **{dtype}**: best at {best['value']}, {cost(best):.3g} {unit}, {_share(best):.0%} of the peak; linear from "
+        f"- **{dtype}**: best at {best['value']} (tiles of {best['tile']} candidates), {cost(best):.3g} {unit}, "
+        f"{_share(best):.0%} of the peak; linear from "
         f"{found.first['value']} to {found.last['value']}."
     )
     for departure in (found.below, found.above):
@@ -212,7 +244,7 @@ PANEL = (208, 140)
 def draw(content: dict, path: str | os.PathLike[str]) -> None:
     """Cost per unit against the dtype's best, a panel per axis; the band is what counts as linear."""
     lines = [line for line in content["results"] if line["passed"]]
-    axes = list(dict.fromkeys(line["axis"] for line in lines))
+    axes = _drawn(lines)
     dtypes = list(dict.fromkeys(line["dtype"] for line in lines))
     marks = []
     for i, axis in enumerate(axes):
@@ -233,16 +265,15 @@ def draw(content: dict, path: str | os.PathLike[str]) -> None:
 def _panel(left: float, top: float, axis: str, lines: dict[str, list[dict]]) -> list[str]:
     ratios = {d: [cost(x) / min(map(cost, own)) for x in own] for d, own in lines.items() if own}
     values = [x["value"] for own in lines.values() for x in own]
-    low, high = min(values), max(max(values), min(values) + 1)
     highest = max(2.0, *(r for own in ratios.values() for r in own))
     plot = Plot(
-        Axis(low, high, left, left + PANEL[0], log=True),
-        Axis(1 / 1.06, highest * 1.06, top + PANEL[1], top, log=True),
+        Axis(min(values), max(values), left, left + PANEL[0], log=True),
+        Axis(1 / 1.06, next_tick(highest), top + PANEL[1], top, log=True),
     )
     band_top, band_foot = plot.y(LINEAR), plot.y(1 / 1.06)
     marks = [
         f'<rect class="band" x="{left}" y="{band_top:.1f}" width="{PANEL[0]}" height="{band_foot - band_top:.1f}"/>',
-        *plot.frame(axis, "", f"{UNITS[axis][0]}, times the best"),
+        *plot.frame(axis, UNITS[axis][1], f"{UNITS[axis][0]}, times the best", x_ticks=sorted(set(values))),
     ]
     for dtype, own in ratios.items():
         points = list(zip([x["value"] for x in lines[dtype]], own, strict=True))
@@ -255,8 +286,12 @@ def _panel(left: float, top: float, axis: str, lines: dict[str, list[dict]]) -> 
     return marks
 
 
-def write_page(content: dict, directory: str | os.PathLike[str]) -> None:
-    """scaling.md and scaling.svg beside scaling.json."""
+def write_page(content: dict, directory: str | os.PathLike[str]) -> list[Path]:
+    """scaling.md beside scaling.json, and scaling.svg where there is something to draw; returns what was written."""
     directory = Path(directory)
-    draw(content, directory / "scaling.svg")
-    write_atomically(directory / "scaling.md", page(content).encode())
+    files = [directory / "scaling.md"]
+    if _drawn([line for line in content["results"] if line["passed"]]):
+        files.append(directory / "scaling.svg")
+        draw(content, files[-1])
+    write(files[0], page(content))
+    return files

@@ -1,7 +1,9 @@
 """The kernels under pytest-benchmark, so that runs can be compared over time; not part of `make test`.
 
-pytest bench --benchmark-autosave
-pytest bench --benchmark-compare --benchmark-group-by=param:name
+.venv-peers/bin/pytest bench --benchmark-autosave
+.venv-peers/bin/pytest bench --benchmark-compare --benchmark-group-by=param:name
+
+`make bench` sets that environment up; any other needs `pip install pytest-benchmark`.
 """
 
 from __future__ import annotations

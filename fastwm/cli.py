@@ -273,16 +273,18 @@ def _eval(parser: Parser) -> None:
 
 
 _BENCH_EXAMPLES = """examples:
-  fastwm bench                                 every kernel and whole plans, beside PyTorch: a minute
-  fastwm bench --quick --threads 1             a look, in seconds
+  fastwm bench                                 every kernel and whole plans, beside PyTorch: two minutes on two idle cores
+  fastwm bench --quick                         a look: half a minute on two idle cores
   fastwm bench rollout_lewm plan_push          some; the names: cem_sample, rollout_small, rollout_mlp, rollout_lewm,
                                                goal_cost, cem_update, plan_push, plan_two_room
   FASTWM_ISA=avx2 fastwm bench                 on another instruction set
   fastwm bench --latency --rate 50 --out lat   1000 plans at 50 Hz by each backend: tail, jitter, misses, and a picture
-  fastwm bench --scaling --out scaling         cost against candidates, horizon, depth, width, threads, and a page about it
+  fastwm bench --scaling --out scaling         cost against candidates, horizon, depth, width, threads: a Markdown page
+                                               (scaling.md) and an SVG picture (scaling.svg)
 
-A time is printed only for what has just computed the same as PyTorch: `agrees` is the largest relative error of a cost, or
-says that all bits are the same. `of peak` is counted operations against measured fused multiply-adds. Run nothing beside it.
+A time is printed only for what has just computed the same as PyTorch. Run nothing beside it: on a busy machine a time, and
+most of all PyTorch's, may be many times too long. In --latency PyTorch's ways make a fifth of the plans. Results are written as
+they come; an interrupted run's file says "partial".
 """
 
 
@@ -297,11 +299,18 @@ def _bench(parser: Parser) -> None:
         "--repeats", type=int, metavar="N", help="of each time (default: 10; of --scaling: 3)"
     )
     parser.add_argument(
-        "--plans", type=int, metavar="N", help="of --latency, by each backend (default: 1000)"
+        "--plans",
+        type=int,
+        metavar="N",
+        help="of --latency, by each backend; PyTorch's ways make a fifth (default: 1000)",
     )
-    parser.add_argument("--rate", type=float, default=20.0, metavar="HZ", help="of --latency (default: 20)")
+    parser.add_argument(
+        "--rate", type=float, metavar="HZ", help="plans per second of --latency (default: 20)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the results there")
-    parser.add_argument("--out", metavar="DIR", help="write the results and their pictures there")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write the results there, and pages and pictures of them"
+    )
     _threads(parser)
     _quiet(parser)
 

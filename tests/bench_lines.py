@@ -11,6 +11,7 @@ MACHINE = {
     "isas": ["avx512_bf16", "avx512", "avx2", "baseline"],
     "processor": "AMD EPYC",
     "cores": 2,
+    "load": 0.1,
     "commit": "0123456789ab",
     "peers": {"openvino": "2026.1", "onnxruntime": "1.30", "stable-worldmodel": "0.1.1"},
     "date": "2026-11-22T13:04:12Z",

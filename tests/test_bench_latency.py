@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench import agreement, latency
 from bench.latency import Timings, at_rate, quantile, summary
-from bench.latency_picture import draw
+from bench.latency_picture import draw, tail
 
 
 class Clock:
@@ -94,7 +94,10 @@ def test_a_backend_that_does_not_agree_makes_no_plans(
         return real(planner, *arguments) * (torch.nan if planner.engine.dtype == "bfloat16" else 1)
 
     monkeypatch.setattr(agreement, "engine_costs", wrong)
-    lines = latency.results(plans=10, rate=500, threads=1, models=("demo-two-room",), progress=False)
+    first, *_, lines = latency.results(
+        plans=10, rate=500, threads=1, models=("demo-two-room",), progress=False
+    )
+    assert [line["plans"] for line in first if "plans" in line] == [1, 1]  # what an interruption would leave
     passed = {line["way"]: line["passed"] for line in lines}
     assert not passed.pop("fastwm cpu bfloat16")
     assert all(passed.values())
@@ -107,10 +110,37 @@ def test_a_backend_that_does_not_agree_makes_no_plans(
     draw({"results": lines}, tmp_path / "latency.svg")
     picture = ElementTree.parse(tmp_path / "latency.svg").getroot()
     words = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"demo-two-room", "fastwm cpu float32", "period"} <= words
-    assert "fastwm cpu bfloat16" not in words
+    assert {
+        "demo-two-room",
+        "fastwm cpu float32 (10 plans)",
+        "PyTorch float32 (2 plans)",
+        "period 2 ms",
+    } <= words
+    assert not any("fastwm cpu bfloat16" in word for word in words if word)
     with pytest.raises(ValueError, match="nothing to draw"):
         draw({"results": [line for line in lines if not line["passed"]]}, tmp_path / "no.svg")
+
+
+@pytest.mark.parametrize("count", [1, 10, 50, 200, 1000])
+def test_a_curve_ends_at_the_slowest_of_its_plans(count: int) -> None:
+    plans = [i / 1e3 for i in range(1, count + 1)]
+    line = summary(Timings(plan=plans, late=[0.0] * count))
+    points = tail(line)
+    assert points[-1][0] == count  # milliseconds
+    assert min(share for _, share in points) >= max(1 / count, 1e-3) - 1e-9
+    for t, share in points[:-1]:
+        assert share >= sum(1e3 * plan > t + 1e-6 for plan in plans) / count - 1e-9
+
+
+def test_percentiles_of_few_plans_are_dashes() -> None:
+    def row(count: int) -> str:
+        line = {"model": "m", "rate": 20.0, "threads": 1, "way": "fastwm cpu int8", "passed": True}
+        plans = Timings(plan=[1e-3 * i for i in range(1, count + 1)], late=[0.0] * count)
+        return latency.table([{**line, **summary(plans)}]).splitlines()[2]
+
+    assert row(100).split()[3:6] == ["50.00", "95.00", "99.00"]
+    assert row(99).split()[3:6] == ["50.00", "95.00", "–"]
+    assert row(19).split()[3:6] == ["10.00", "–", "–"]
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench_lines import MACHINE, line, rollout
 
-from bench import report, report_rollout
+from bench import report, report_latency, report_rollout
 
 
 def row(markdown: str, start: str) -> str:
@@ -22,6 +22,13 @@ def results(tmp_path: Path) -> Path:
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------------
+
+
+def test_latency_of_few_plans_has_dashes_for_percentiles() -> None:
+    times = {"p50": 1.0, "p95": 2.0, "p99": 3.0, "max": 3.0, "jitter": 0.5, "wake_p99": 0.1}
+    line = {"model": "m", "way": "w", "passed": True, "rate": 20.0, "threads": 1, "plans": 50, "missed": 2}
+    text = report_latency.table({"results": [{**line, "milliseconds": times}]})
+    assert "| m | w | 1 | 2 | – | 3 | 0.5 | – | 2 of 50 |" in text
 
 
 def test_ratios_are_to_the_fastest_in_the_dtype_or_a_wider_one() -> None:

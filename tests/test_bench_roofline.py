@@ -76,6 +76,8 @@ def test_the_picture_shows_one_thread_of_the_best_instruction_set(tmp_path: Path
     picture = ElementTree.parse(tmp_path / "roofline.svg").getroot()
     words = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")}
     assert {"float32: 276 GFLOP/s", "L3, 90 GB/s", "torch.compile float32"} <= words
+    assert {"a: B 50", "h: T 10"} <= words  # fastwm at other sizes, by letters
+    assert {"a", "h"} <= {title.tail for title in picture.iter("{http://www.w3.org/2000/svg}title")}
     with pytest.raises(ValueError, match="other processor"):
         roofline.draw(
             content, {**memory, "machine": {**MACHINE, "processor": "other processor"}}, tmp_path / "no.svg"
@@ -88,12 +90,25 @@ def test_the_picture_shows_one_thread_of_the_best_instruction_set(tmp_path: Path
         )
 
 
+def test_integers_are_not_floating_point_operations() -> None:
+    assert [roofline.unit(dtype) for dtype in ("float32", "bfloat16", "int8")] == [
+        "GFLOP/s",
+        "GFLOP/s",
+        "Gop/s",
+    ]
+
+
+def test_marks_that_would_meet_stand_side_by_side() -> None:
+    found = roofline._apart([(10, 50), (12, 52), (11, 49), (12, 90)], room=5)
+    assert found == [(10, 50), (17, 52), (26, 49), (12, 90)]
+
+
 def test_bandwidth_is_of_each_level_and_leaves_pytorch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(bandwidth, "cache_bytes", lambda level, default: 1 << 16)
     before = torch.get_num_threads()
-    found = bandwidth.bandwidth(2, seconds=0.001, repeats=1)
+    found = bandwidth.bandwidth(2, seconds=0.02, repeats=3)
     assert set(found) == {"L3", "DRAM"}
     assert all(rate > 0 for rate in found.values())
     assert torch.get_num_threads() == before
