@@ -421,20 +421,32 @@ def test_other_settings_need_a_fresh_start(tiny_run: tuple[DemoSettings, Path, d
     }
 
 
-def test_the_readmes_example_runs(
-    tiny_run: tuple[DemoSettings, Path, dict], monkeypatch: pytest.MonkeyPatch
+def test_the_readmes_examples_run(
+    tiny_run: tuple[DemoSettings, Path, dict],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, out, _ = tiny_run
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    examples = [
+        example.replace("runs/demo", str(out))
+        for example in re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    ]
     acted: list[np.ndarray] = []
     act = fastwm.Agent.act
     monkeypatch.setattr(
         fastwm.Agent, "act", lambda *given, **options: acted.append(act(*given, **options)) or acted[-1]
     )
-    exec(compile(example.replace("runs/demo/model", str(out / "model")), "README.md", "exec"), {})
+    ten_lines, own_model = (compile(example, "README.md", "exec") for example in examples)
+    exec(ten_lines, {})
     assert 1 <= len(acted) <= 20
     assert all(action.shape == (2,) and np.abs(action).max() <= 1 for action in acted)
+    assert f"reached after {len(acted)} decisions; the last plan took " in capsys.readouterr().out
+    names: dict = {}
+    exec(own_model, names)
+    assert names["contexts"].shape == (30, 1, 192)  # 30 episodes
+    assert names["engine"].info()["threads"] == 2
+    assert names["engine"].dtype in capsys.readouterr().out
 
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
