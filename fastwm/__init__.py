@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # Public names in the order of the data path, and where each lives; imported on first use, so that `import fastwm` is quick.
 _HOMES = {

@@ -12,7 +12,13 @@ from typing import Any, NoReturn
 from fastwm import __version__
 
 WORLDS = ("push", "two-room")
-RESUMABLE = ("demo", "collect")
+
+# What an interrupted command says of going on.
+RESUME = {
+    "demo": "; the same command goes on from here",
+    "collect": "; the same command goes on from here",
+    "train": "; the same command with --resume goes on from the last checkpoint",
+}
 
 # What a flag of `fastwm train` means; a field of the two configurations that is not here has no flag.
 MODEL_HELP = {
@@ -32,7 +38,7 @@ MODEL_HELP = {
     "mlp_dim": "hidden width",
     "projector_dim": "hidden width",
     "action_hidden": "hidden width of the action encoder",
-    "action_block": "environment decisions per action block (frame skip)",
+    "action_block": "environment steps per action block (frame skip)",
     "dropout": "(adaln)",
 }
 TRAIN_HELP = {
@@ -80,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return getattr(commands, parsed.command)(parsed) or 0
     except KeyboardInterrupt:
-        again = "; the same command goes on from here" if parsed.command in RESUMABLE else ""
-        print(f"\n{name}: interrupted{again}", file=sys.stderr)
+        print(f"\n{name}: interrupted{RESUME.get(parsed.command, '')}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -141,7 +146,8 @@ def _parser(arguments: Sequence[str]) -> Parser:
 
 
 _DEMO_EXAMPLES = """examples:
-  fastwm demo                                        push a puck to where a picture shows it: three minutes on two cores
+  fastwm demo                                        push a puck to where a picture shows it: about two minutes on
+                                                     two idle cores
   fastwm demo --env two-room                         walk to another room: half a minute
   fastwm demo --fresh                                forget what an earlier run left in runs/demo
 
@@ -249,7 +255,11 @@ _EVAL_EXAMPLES = """examples:
 
 
 def _eval(parser: Parser) -> None:
-    parser.add_argument("model", nargs="?", metavar="DIR", help="a saved world model, for the planner")
+    # DIR comes first: behind --dtype or --policy it would be taken for one more of their values.
+    parser.usage = f"fastwm eval [DIR] --env {{{','.join(WORLDS)}}} [options]"
+    parser.add_argument(
+        "model", nargs="?", metavar="DIR", help="a saved world model, for the planner; comes first"
+    )
     parser.add_argument("--env", required=True, choices=WORLDS, help="world")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
     parser.add_argument(
@@ -341,11 +351,25 @@ def _search(parser: Parser) -> None:
         "--horizon", type=int, default=12, metavar="N", help="action blocks ahead (default: 12)"
     )
     group.add_argument(
-        "--std", type=float, default=1.0, metavar="X", help="of the first noise (default: 1.0)"
+        "--std",
+        type=float,
+        default=1.5,
+        metavar="X",
+        help="of the first noise, in standard deviations of the training actions (default: 1.5)",
     )
-    group.add_argument("--min-std", type=float, default=0.1, metavar="X", help="(default: 0.1)")
     group.add_argument(
-        "--correlation", type=float, default=0.7, metavar="X", help="of the noise in time (default: 0.7)"
+        "--min-std",
+        type=float,
+        default=0.1,
+        metavar="X",
+        help="of the noise at the least, in the actions' own units (default: 0.1)",
+    )
+    group.add_argument(
+        "--correlation",
+        type=float,
+        default=0.7,
+        metavar="X",
+        help="of the noise from one action block to the next, 0 to 1 (default: 0.7)",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from fastwm import cli, envs
 from fastwm.data import Episodes
 from fastwm.data import collect as collect_episodes
 from fastwm.demo import DemoSettings, Search, run_demo
+from fastwm.demo.run import MODEL
 from fastwm.demo.table import duration, percent, summary_table
 from fastwm.engine.backend import check_threads
 from fastwm.engine.engine import Engine
@@ -34,6 +36,7 @@ from fastwm.evaluation import (
     sample_tasks,
 )
 from fastwm.models import WorldModel, WorldModelConfig
+from fastwm.models.storage import CONFIG_FILE
 from fastwm.training import TrainConfig
 from fastwm.training import train as train_model
 
@@ -51,13 +54,14 @@ def demo(parsed: argparse.Namespace) -> int:
     if not parsed.quiet:
         _log_to_stderr("fastwm.demo")
     out = Path(parsed.out or ("runs/demo" if parsed.env == "push" else f"runs/{parsed.env}"))
-    summary = run_demo(settings, out, fresh=parsed.fresh, progress=not parsed.quiet)
-    print(f"\n{summary_table(summary)}\n\n  {out / 'report.html'}")
+    summary = run_demo(settings, out, fresh=parsed.fresh, progress=_progress(parsed))
+    _print(f"\n{summary_table(summary)}\n\n  {out / 'report.html'}")
     return 0 if summary["plan_ms_engine"] is not None else 1
 
 
 def collect(parsed: argparse.Namespace) -> None:
     """Collect episodes."""
+    _refuse_directory(parsed.path, "an HDF5 file to write")
     path = collect_episodes(
         parsed.env,
         parsed.path,
@@ -66,37 +70,46 @@ def collect(parsed: argparse.Namespace) -> None:
         seed=parsed.seed,
         policy=parsed.policy,
         workers=parsed.workers,
-        progress=not parsed.quiet,
+        progress=_progress(parsed),
     )
     frames = parsed.episodes * parsed.length
-    print(f"{path}: {parsed.episodes} episodes, {frames} frames, {path.stat().st_size / 1e6:.0f} MB")
+    _print(f"{path}: {parsed.episodes} episodes, {frames} frames, {path.stat().st_size / 1e6:.0f} MB")
 
 
 def train(parsed: argparse.Namespace) -> None:
     """Train a world model."""
+    _refuse_directory(parsed.data, "an HDF5 file of episodes")
+    if not parsed.resume and (Path(parsed.run) / "metrics.csv").exists():
+        raise ValueError(f"{parsed.run} already holds a run: go on with it (--resume), or choose another DIR")
     changes = cli.given(parsed, cli.MODEL_HELP)
     action_dim = Episodes(parsed.data).action_dim * changes.get("action_block", 1)
     model_config = WorldModelConfig.preset(parsed.preset, action_dim=action_dim, **changes)
     preset = "paper" if parsed.preset == "paper" else "small"
     train_config = TrainConfig.preset(preset, **{"steps": 3000, **cli.given(parsed, cli.TRAIN_HELP)})
     result = train_model(
-        parsed.data, parsed.run, model_config, train_config, resume=parsed.resume, progress=not parsed.quiet
+        parsed.data,
+        parsed.run,
+        model_config,
+        train_config,
+        resume=parsed.resume,
+        progress=_progress(parsed),
     )
     health = result.health
     probes = [r2 for r2 in health.probe_r2 if r2 == r2]
-    print(f"{parsed.run}: trained in {duration(result.seconds)}, {result.frames_per_second:.0f} frames/s")
+    _print(f"{parsed.run}: trained in {duration(result.seconds)}, {result.frames_per_second:.0f} frames/s")
     if probes:
-        print(f"  linear probe R²    {np.mean(probes):.4f} (worst dimension {min(probes):.4f})")
-    print(f"  effective rank     {health.effective_rank:.1f} of {model_config.embed_dim}")
+        _print(f"  linear probe R²    {np.mean(probes):.4f} (worst dimension {min(probes):.4f})")
+    _print(f"  effective rank     {health.effective_rank:.1f} of {model_config.embed_dim}")
     for horizon, error in health.open_loop.items():
-        print(
-            f"  error {horizon:>2} ahead     {error:.4f} (copying the last latent: {health.copy_last[horizon]:.4f})"
+        plural = "block" if horizon == 1 else "blocks"
+        _print(
+            f"  error {f'{horizon} {plural}':<9} ahead {error:.4f} (copying the last latent: {health.copy_last[horizon]:.4f})"
         )
 
 
 def plan(parsed: argparse.Namespace) -> None:
     """Plan from a start to a goal picture."""
-    model = WorldModel.load(parsed.model)
+    model = _load(parsed.model)
     start, goal = _pictures(parsed, model.config.image_size)
     engine = _compile(model, parsed, parsed.dtype)
     planner = _search(parsed).planner(engine, envs.world(parsed.env) if parsed.env else None)
@@ -104,13 +117,13 @@ def plan(parsed: argparse.Namespace) -> None:
     actions = found.actions[0].tolist()
     if parsed.json:
         result = {"actions": actions, "cost": float(found.cost[0]), "seconds": found.elapsed}
-        print(json.dumps({**result, "iterations": found.iterations, "deadline_hit": found.deadline_hit}))
+        _print(json.dumps({**result, "iterations": found.iterations, "deadline_hit": found.deadline_hit}))
         return
-    print(
+    _print(
         f"cost {float(found.cost[0]):.4g} after {found.iterations} iterations in {1e3 * found.elapsed:.1f} ms"
     )
     for block, action in enumerate(actions):
-        print(f"  {block:>3}  " + "  ".join(f"{number:+.3f}" for number in action))
+        _print(f"  {block:>3}  " + "  ".join(f"{number:+.3f}" for number in action))
 
 
 def eval(parsed: argparse.Namespace) -> None:
@@ -121,8 +134,8 @@ def eval(parsed: argparse.Namespace) -> None:
     for name in names:
         if name == "planner":
             if parsed.model is None:
-                raise ValueError("the planner needs a model: fastwm eval DIR --env …")
-            model = WorldModel.load(parsed.model)
+                raise ValueError("the planner needs a model: fastwm eval DIR --env …, DIR first")
+            model = _load(parsed.model)
             for dtype in parsed.dtype:
                 engine = _compile(model, parsed, dtype)
                 name = "planner" if len(parsed.dtype) == 1 else f"planner {dtype}"
@@ -136,31 +149,19 @@ def eval(parsed: argparse.Namespace) -> None:
             episodes=parsed.episodes,
             seed=parsed.seed,
             budget=parsed.budget,
-            progress=not parsed.quiet,
+            progress=_progress(parsed),
         )
         for policy in policies
     ]
     first, others = results[0], results[1:]
     if parsed.json:
-        print(json.dumps([_evaluation(first), *(_evaluation(r) | _difference(r, first) for r in others)]))
+        _print(json.dumps([_evaluation(first), *(_evaluation(r) | _difference(r, first) for r in others)]))
         return
-    width = max(len(result.policy) for result in results)
-    for result in results:
-        low, high = result.interval
-        decisions = (
-            "" if result.mean_decisions is None else f", {result.mean_decisions:.1f} decisions to the goal"
-        )
-        print(
-            f"{result.policy:<{width}} {percent(result.rate)} of {parsed.episodes} episodes (95 % interval {100 * low:.0f} to "
-            f"{100 * high:.0f} %){decisions}, {result.mean_decision_ms:.2f} ms per decision"
-        )
+    budget = parsed.budget or world.budget
+    _print(f"{parsed.episodes} episodes of {parsed.env}, at most {budget} decisions each\n")
+    _print(_table(results, {p.name for p in policies if isinstance(p, PlannerPolicy)}))
     for result in others:
-        difference = paired_difference(result, first)
-        low, high = difference.interval
-        print(
-            f"{result.policy} less {first.policy}: {100 * difference.rate:+.1f} % of episodes (95 % interval {100 * low:+.1f} "
-            f"to {100 * high:+.1f} %), {difference.won} won, {difference.lost} lost"
-        )
+        _print(_compared(result, first))
 
 
 def bench(parsed: argparse.Namespace) -> int:
@@ -180,8 +181,40 @@ def info(parsed: argparse.Namespace) -> None:
     """What runs here."""
     found: dict[str, Any] = {**fastwm.info(), "threads": check_threads(parsed.threads)}
     if parsed.model is not None:
-        found["engine"] = _compile(WorldModel.load(parsed.model), parsed, parsed.dtype).info()
-    print(json.dumps(found) if parsed.json else "\n".join(_lines(found)))
+        found["engine"] = _compile(_load(parsed.model), parsed, parsed.dtype).info()
+    elif (parsed.dtype, parsed.backend) != ("auto", "auto"):
+        raise ValueError("--dtype and --backend are what a model is compiled for: give its DIR, too")
+    _print(json.dumps(found) if parsed.json else "\n".join(_lines(found)))
+
+
+def _progress(parsed: argparse.Namespace) -> bool:
+    """Whether to draw progress bars: for someone who looks at them."""
+    return not parsed.quiet and sys.stderr.isatty()
+
+
+def _print(text: str) -> None:
+    """Print at once; an OSError then names standard output."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _refuse_directory(path: str, expected: str) -> None:
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"is a directory; FILE is {expected}", path)
+
+
+def _load(directory: str) -> WorldModel:
+    """The model in DIR; where it holds none, the error says where one is nearby."""
+    path = Path(directory)
+    if path.is_file() or (path.is_dir() and not (path / CONFIG_FILE).is_file()):
+        holds = "is a file" if path.is_file() else f"holds no world model: {CONFIG_FILE} is missing"
+        near = path.parent if path.is_file() else path / MODEL
+        hint = f"; {near} holds one" if (near / CONFIG_FILE).is_file() else ""
+        expected = "; DIR is the directory of a saved world model" if path.is_file() and not hint else ""
+        raise ValueError(f"{directory} {holds}{expected}{hint}")
+    return WorldModel.load(path)
 
 
 def _compile(model: WorldModel, parsed: argparse.Namespace, dtype: Any) -> Engine:
@@ -230,6 +263,43 @@ def _read_picture(path: str | os.PathLike[str], size: int) -> NDArray[np.uint8]:
         return np.array(picture.convert("RGB"))
 
 
+def _table(results: list[Evaluation], planners: set[str]) -> str:
+    """One evaluation a line. The time of a decision is that of a plan: others' decisions cost nothing."""
+    rows: list[tuple[str, ...]] = [
+        ("", "reached", "95 % interval", "decisions to the goal", "ms per decision")
+    ]
+    for result in results:
+        low, high = result.interval
+        rows.append(
+            (
+                result.policy,
+                percent(result.rate),
+                f"{100 * low:.0f} to {100 * high:.0f} %",
+                "–" if result.mean_decisions is None else f"{result.mean_decisions:.1f}",
+                f"{result.mean_decision_ms:.2f}" if result.policy in planners else "",
+            )
+        )
+    rows = rows if planners else [row[:-1] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        f"{name:<{widths[0]}}  "
+        + "  ".join(f"{x:>{width}}" for x, width in zip(rest, widths[1:], strict=True))
+        for name, *rest in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _compared(result: Evaluation, first: Evaluation) -> str:
+    """int8 − float32: +0.0 percentage points …"""
+    found = paired_difference(result, first)
+    low, high = found.interval
+    names = (r.policy.removeprefix("planner ") for r in (result, first))
+    return (
+        f"{' − '.join(names)}: {100 * found.rate:+.1f} percentage points (95 %: {100 * low:+.1f} to {100 * high:+.1f}); "
+        f"{found.won} won, {found.lost} lost"
+    )
+
+
 def _evaluation(result: Evaluation) -> dict[str, Any]:
     return {
         "policy": result.policy,
@@ -254,9 +324,16 @@ def _lines(found: dict[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, dict):
             lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            lines.append(f"{indent}{name:<{16 - len(indent)}} {shown}")
+            lines.append(f"{indent}{name:<{16 - len(indent)}} {_shown(name, value)}")
     return lines
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if name.endswith("_bytes"):
+        return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _log_to_stderr(name: str) -> None:

@@ -111,7 +111,7 @@ def test_reset_of_all_starts_anew_with_any_batch() -> None:
     planner = recorder()
     agent = Agent(planner, history=2)
     agent.act(images(3), images(1, seed=1))
-    with pytest.raises(ValueError, match="obs holds 2 environments, the agent has 3"):
+    with pytest.raises(ValueError, match="obs is a batch of 2, the agent has one of 3"):
         agent.act(images(2), images(1, seed=1))
     agent.reset()
     assert agent.act(images(2), images(1, seed=1)).shape == (2, A)
@@ -153,6 +153,24 @@ def test_the_deadline_is_shared_by_the_plans_of_a_call() -> None:
     assert 50 < rest <= 60
     agent.act(images(2), images(1, seed=1))
     assert planner.asked[-1]["deadline"] is None
+
+
+def test_the_last_plan_is_there_to_look_at() -> None:
+    planner = recorder()
+    agent = Agent(planner, history=2, replan_every=2)
+    assert agent.plan is None
+    for t in range(3):
+        agent.act(images(2, seed=t), images(1, seed=1))
+        assert agent.plan is planner.asked[-1]["plan"]
+    assert len(planner.asked) == 2
+    with pytest.raises(ValueError, match="goal holds numbers"):
+        agent.act(images(2), torch.full((1, E), math.nan))
+    assert agent.plan is planner.asked[-1]["plan"]
+    agent.reset([0])
+    agent.act(images(2), images(1, seed=1), deadline=1e-6)
+    assert agent.plan.deadline_hit
+    agent.reset()
+    assert agent.plan is None
 
 
 def test_two_agents_with_equal_seeds_act_alike() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,6 +94,10 @@ def test_every_field_of_the_configurations_has_a_flag() -> None:
         (["eval", "nowhere", "--env", "push"], "nowhere holds no world model"),
         (["plan", "nowhere", "--env", "push"], "nowhere holds no world model"),
         (["info", "--threads", "0"], "threads is 0"),
+        (["info", "--dtype", "int8"], "give its DIR"),
+        (["info", "--backend", "cpu"], "give its DIR"),
+        (["train", ".", "run"], ".: is a directory; FILE is an HDF5 file of episodes"),
+        (["collect", "push", "."], ".: is a directory; FILE is an HDF5 file to write"),
         (["bench", "--threads", "0"], "threads is 0"),
         (["bench", "--repeats", "0"], "repeats is 0"),
         (["bench", "dance"], "unknown kernels dance; known are cem_sample, rollout_small"),
@@ -182,7 +187,57 @@ def test_eval_prints_success_with_its_interval(model_dir: str, capsys: pytest.Ca
         assert low <= result["success"] <= high
         assert result["episodes"] == 7
     assert main(["eval", "--env", "two-room", "--episodes", "7", "--quiet", "--policy", "expert"]) == 0
-    assert "100 % of 7 episodes (95 % interval 65 to 100 %)" in capsys.readouterr().out
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == "7 episodes of two-room, at most 20 decisions each"
+    assert re.split(r" {2,}", table[2].strip()) == ["reached", "95 % interval", "decisions to the goal"]
+    assert re.split(r" {2,}", table[3])[:3] == ["expert", "100 %", "65 to 100 %"]
+    assert len(table) == 4  # the time of an expert's decision would say nothing
+
+
+def test_evals_table_is_aligned(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["eval", model_dir, "--env", "two-room", "--episodes", "3", "--budget", "2", *SEARCH]
+    assert main([*arguments, "--policy", "planner", "random", "expert"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""  # no progress where nobody looks
+    lines = output.out.splitlines()
+    assert lines[0].endswith("at most 2 decisions each")
+    assert lines[3].startswith("planner ")
+    assert len(lines[2]) == len(lines[3]) > len(lines[4])
+    assert lines[6].startswith("random − planner: ")
+    assert lines[7].startswith("expert − planner: ")
+
+
+def test_evals_usage_can_be_typed(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    usage = capsys.readouterr().out.splitlines()[0]
+    assert usage == "usage: fastwm eval [DIR] --env {push,two-room} [options]"
+    typed = ["eval", model_dir, "--env", "push", "--dtype", "float32", "float32", "--episodes", "2", *SEARCH]
+    assert main([*typed, "--budget", "1"]) == 0
+
+
+def test_where_a_model_is_not_the_error_says_where_it_is(
+    model_dir: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "model").symlink_to(model_dir)
+    weights, notes = Path(model_dir) / "model.safetensors", tmp_path / "notes.txt"
+    notes.write_text("no model")
+    for command in (["info"], ["plan", "--env", "push"], ["eval", "--env", "push"]):
+        name, *options = command
+        assert f"{weights} is a file; {model_dir} holds one" in refused(capsys, name, str(weights), *options)
+        line = refused(capsys, name, str(tmp_path), *options)
+        assert f"{tmp_path} holds no world model: config.json is missing; {tmp_path}/model holds one" in line
+        line = refused(capsys, name, str(notes), *options)
+        assert f"{notes} is a file; DIR is the directory of a saved world model" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_named(model_dir: str) -> None:
+    command = [sys.executable, "-m", "fastwm.cli", "plan", model_dir, "--env", "push", "--json", *SEARCH]
+    with open("/dev/full", "w") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert found.returncode == 2
+    assert found.stderr == "fastwm plan: standard output: No space left on device\n"
 
 
 def test_eval_compares_dtypes_pair_by_pair(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +258,11 @@ def test_eval_compares_dtypes_pair_by_pair(model_dir: str, capsys: pytest.Captur
         assert (found["won"] - found["lost"]) / 5 == pytest.approx(found["success"])
     assert others[0]["difference"]["won"] == others[0]["difference"]["lost"] == 0
     assert main(arguments) == 0
-    assert "planner bfloat16 less planner float32: " in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("bfloat16 − float32: ")]
+    assert re.fullmatch(
+        r".*: [+-]\d+\.\d percentage points \(95 %: [+-]\d+\.\d to [+-]\d+\.\d\); \d won, \d lost", line
+    )
 
 
 def test_collect_then_train_then_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -227,7 +286,8 @@ def test_collect_then_train_then_resume(capsys: pytest.CaptureFixture[str], tmp_
     assert "linear probe R²" in capsys.readouterr().out
     model = WorldModel.load(run)
     assert (model.config.predictor, model.config.embed_dim) == ("mlp", 16)
-    assert "already holds a run" in refused(capsys, "train", data, run, *sizes, *short, "--steps", "3")
+    line = refused(capsys, "train", data, run, *sizes, *short, "--steps", "3")
+    assert "already holds a run: go on with it (--resume), or choose another DIR" in line
     assert "steps 3 -> 4" in refused(capsys, "train", data, run, *sizes, *short, "--steps", "4", "--resume")
     assert main(["train", data, run, *sizes, *short, "--steps", "3", "--resume"]) == 0
 
@@ -241,6 +301,17 @@ def test_info_tells_what_runs(model_dir: str, capsys: pytest.CaptureFixture[str]
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["fastwm"] == found["fastwm"]
     assert lines["backend"] == found["backend"]
+
+
+def test_info_is_rounded_for_the_eye_alone(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    gate = {"overlap": 0.9635416666666667, "regret": 0.000583211748523353, "passed": True}
+    found = {"weight_bytes": 324096, "ranking_gate": {"calibration": "model", "dtypes": {"int8": gate}}}
+    lines = dict(line.split(maxsplit=1) for line in commands._lines(found) if len(line.split()) > 1)
+    assert lines["weight_bytes"] == "324.1 kB"
+    assert (lines["overlap"], lines["regret"], lines["passed"]) == ("0.9635", "0.0005832", "True")
+    assert commands._lines({"weight_bytes": 43_210_000})[0].split(maxsplit=1)[1] == "43.2 MB"
+    assert main(["info", model_dir, "--json", "--dtype", "float32"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out)["engine"]["weight_bytes"], int)
 
 
 def test_bench_prints_times_and_writes_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -276,6 +347,9 @@ def test_an_interruption_is_one_line(
     monkeypatch.setattr(commands, "info", interrupted)
     assert main(["info"]) == 130
     assert capsys.readouterr().err == "\nfastwm info: interrupted\n"
+    monkeypatch.setattr(commands, "train", interrupted)
+    assert main(["train", "data.h5", "run"]) == 130
+    assert "the same command with --resume goes on" in capsys.readouterr().err
 
 
 def test_a_demo_stopped_by_ctrl_c_says_so_and_goes_on(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import html.parser
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from fastwm.demo import DemoSettings, Search, run_demo
 from fastwm.demo.charts import Axis, Series, line_chart
 from fastwm.demo.compare import compare, parity_error, plain_plan
 from fastwm.demo.curves import read_log
+from fastwm.demo.load import Spent, _work, others, spent
 from fastwm.demo.playback import body_columns, choose_episodes, fit_probe, png_uri
+from fastwm.demo.report import _figures, _time
 from fastwm.demo.settings import _KNOWN
 from fastwm.demo.table import duration, summary_table
 from fastwm.engine.pack import DTYPES
@@ -52,11 +55,12 @@ def test_every_world_has_settings() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0.2, 3))
-def test_the_search_is_in_environment_units(samples: int, std: float) -> None:
+def test_the_search_is_cems(samples: int, std: float) -> None:
+    """In its units: std in standard deviations of the training actions, as the command line says."""
     engine = fastwm.compile(random_model(), dtype="float32", threads=1)
-    planner = Search(samples=samples, std=std).planner(engine, world("push"))
-    assert 1 <= planner.optimizer.elites <= samples
-    assert planner.optimizer.std * float(engine.action_std.mean()) == pytest.approx(std)
+    optimizer = Search(samples=samples, std=std).planner(engine, world("push")).optimizer
+    assert 1 <= optimizer.elites <= samples
+    assert (optimizer.std, optimizer.min_std) == (std, Search().min_std)
 
 
 # ---- one plan, engine and PyTorch
@@ -93,7 +97,9 @@ def test_no_time_is_measured_unless_the_costs_agree() -> None:
     same = compare(model, engine, planner_of, *pictures(), repeats=2)
     assert same.parity
     assert same.milliseconds.keys() == {("engine", "float32"), ("torch", "float32")}
-    assert all(value > 0 for value in same.milliseconds.values())
+    assert all(0 < q1 <= median <= q3 for q1, median, q3 in same.quartiles.values())
+    assert same.milliseconds == {name: median for name, (_, median, _) in same.quartiles.items()}
+    assert same.load_average >= 0
     different = compare(other, engine, planner_of, *pictures(), repeats=2)
     assert not different.parity
     assert different.milliseconds == {}
@@ -114,6 +120,22 @@ def test_a_narrow_engine_is_timed_beside_pytorchs_best(dtype: str) -> None:
     )
     ways = {("engine", "float32"), ("torch", "float32"), ("engine", dtype), ("torch", "bfloat16")}
     assert found.milliseconds.keys() == ways
+
+
+def test_work_of_others_is_counted_and_own_is_not() -> None:
+    before = Spent(clock=10.0, all_work=100.0, own_work=5.0, processors=2)
+    assert others(before, Spent(14.0, 108.0, 7.0, 2)) == pytest.approx(1.5)
+    assert others(before, Spent(14.0, 101.9, 7.0, 2)) == 0.0  # ticks are coarse
+    assert others(None, before) is others(before, None) is None
+    stat = [
+        "cpu 99 99 99 99 99 99 99 99 0 0\n",
+        "cpu0 1 2 4 100 200 8 16 32 64 128\n",
+        "cpu1 9 9 9 9 9 9 9 9 0 0\n",
+    ]
+    assert _work(stat, {0}) == 1 + 2 + 4 + 8 + 16 + 32
+    if (now := spent()) is not None:
+        assert 0 < now.processors <= os.cpu_count()
+        assert now.all_work > 0
 
 
 def test_the_plain_plan_refuses_a_search_it_does_not_know() -> None:
@@ -247,6 +269,10 @@ def test_the_summary_holds_what_it_promises(tiny_run: tuple[DemoSettings, Path, 
         assert 0 <= low <= summary[f"success_{policy}"] <= high <= 1
     assert summary["plan_ms_engine"] > 0
     assert summary["plan_ms_torch"] > 0
+    for way in ("engine", "torch"):
+        first, third = summary["plan_ms_quartiles"][f"{way} float32"]
+        assert first <= summary[f"plan_ms_{way}"] <= third
+    assert summary["load"].keys() == {"busy_with_others", "average", "processors"}
     assert summary["parity_error"] <= summary["parity_tolerance"] == 1e-4
     assert summary["train_seconds"] > 0
     assert len(read_log(out / "model" / "validation.csv")) == settings.validations
@@ -254,15 +280,53 @@ def test_the_summary_holds_what_it_promises(tiny_run: tuple[DemoSettings, Path, 
     assert all(len(line) <= 80 for line in summary_table(summary).splitlines()[:-1])
 
 
-def test_the_table_says_what_is_beside_int8(tiny_run: tuple[DemoSettings, Path, dict]) -> None:
+def timed(summary: dict, *, engine: float, torch: float, narrow: float, bfloat16: float, busy: float) -> dict:
+    """The summary with these medians of one plan, in int8 and bfloat16 beside float32."""
+    ways = {"engine": engine, "torch": torch, "engine_int8": narrow, "torch_bfloat16": bfloat16}
+    names = ("engine float32", "torch float32", "engine int8", "torch bfloat16")
+    load = {"busy_with_others": busy, "average": 1.0, "processors": 2}
+    return {
+        **{name: value for name, value in summary.items() if not name.startswith("plan_ms")},
+        **{f"plan_ms_{name}": value for name, value in ways.items()},
+        "plan_ms_quartiles": {
+            name: [0.9 * ms, 1.1 * ms] for name, ms in zip(names, ways.values(), strict=True)
+        },
+        "engine": {**summary["engine"], "dtype": "int8"},
+        "load": load,
+    }
+
+
+@pytest.mark.parametrize(("bfloat16", "beside", "ratio"), [(5.0, "bfloat16", "2.5"), (9.0, "float32", "3.0")])
+def test_int8_is_beside_pytorchs_fastest(
+    tiny_run: tuple[DemoSettings, Path, dict], bfloat16: float, beside: str, ratio: str
+) -> None:
     _, _, summary = tiny_run
-    narrow = {"plan_ms_engine_int8": 2.0, "plan_ms_torch_bfloat16": 5.0}
-    lines = summary_table({**summary, **narrow}).splitlines()
+    found = timed(summary, engine=4.0, torch=6.0, narrow=2.0, bfloat16=bfloat16, busy=0.0)
+    lines = summary_table(found).splitlines()
     (row,) = [line for line in lines if line.startswith("  int8")]
-    assert "2.00 ms" in row
-    assert "5.00 ms" in row
-    assert "2.5 times as long" in row
-    assert "  beside int8, PyTorch in bfloat16" in lines
+    assert row.split()[-2:] == [beside, ratio]
+    assert "2 (1.8 to 2.2)" in row
+    assert all(len(line) <= 80 for line in lines[:-1])
+    chart = re.findall(r'<div class="row (\w+)"><b>(\w+ \w+)</b>', _time(found))
+    assert chart == [
+        ("main", "engine float32"),
+        ("other", "PyTorch float32"),
+        ("main", "engine int8"),
+        ("other", f"PyTorch {beside}"),
+    ]
+    assert "in int8" in _figures(found)
+    assert f'<dd class="n">{ratio}<small> ×' in _figures(found)
+    assert "busy" not in summary_table(found) + _time(found) + _figures(found)
+
+
+def test_times_of_a_busy_machine_are_not_to_be_trusted(tiny_run: tuple[DemoSettings, Path, dict]) -> None:
+    _, _, summary = tiny_run
+    found = timed(summary, engine=4.0, torch=6.0, narrow=2.0, bfloat16=5.0, busy=1.2)
+    warning = "achine busy (load 1.2 of others on 2 processors): times are not to be trusted"
+    for text in (summary_table(found), _time(found), _figures(found)):
+        assert warning in text
+    unknown = {**found, "load": {**found["load"], "busy_with_others": None}}
+    assert "busy" not in summary_table(unknown)
 
 
 def test_the_table_shows_no_time_where_costs_differ(tiny_run: tuple[DemoSettings, Path, dict]) -> None:
@@ -357,20 +421,32 @@ def test_other_settings_need_a_fresh_start(tiny_run: tuple[DemoSettings, Path, d
     }
 
 
-def test_the_readmes_example_runs(
-    tiny_run: tuple[DemoSettings, Path, dict], monkeypatch: pytest.MonkeyPatch
+def test_the_readmes_examples_run(
+    tiny_run: tuple[DemoSettings, Path, dict],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     _, out, _ = tiny_run
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    examples = [
+        example.replace("runs/demo", str(out))
+        for example in re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    ]
     acted: list[np.ndarray] = []
     act = fastwm.Agent.act
     monkeypatch.setattr(
         fastwm.Agent, "act", lambda *given, **options: acted.append(act(*given, **options)) or acted[-1]
     )
-    exec(compile(example.replace("runs/demo/model", str(out / "model")), "README.md", "exec"), {})
+    ten_lines, own_model = (compile(example, "README.md", "exec") for example in examples)
+    exec(ten_lines, {})
     assert 1 <= len(acted) <= 20
     assert all(action.shape == (2,) and np.abs(action).max() <= 1 for action in acted)
+    assert f"reached after {len(acted)} decisions; the last plan took " in capsys.readouterr().out
+    names: dict = {}
+    exec(own_model, names)
+    assert names["contexts"].shape == (30, 1, 192)  # 30 episodes
+    assert names["engine"].info()["threads"] == 2
+    assert names["engine"].dtype in capsys.readouterr().out
 
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:

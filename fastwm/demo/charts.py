@@ -95,14 +95,14 @@ def interval_chart(rows: Sequence[tuple[str, float, tuple[float, float], str]]) 
     return f'<div class="bars intervals">{"".join(lines)}</div>'
 
 
-def bar_chart(rows: Sequence[tuple[str, float, str, str]]) -> str:
-    """Horizontal bars from 0: rows of (name, value, value as text, style)."""
-    longest = max(value for _, value, _, _ in rows) or 1.0
+def bar_chart(rows: Sequence[tuple[str, float, str, str, str]]) -> str:
+    """Horizontal bars from 0: rows of (name, value, value as text, small print, style)."""
+    longest = max(value for _, value, *_ in rows) or 1.0
     lines = [
         f'<div class="row {style}"><b>{escape(name)}</b>'
         f'<span class="track"><i class="bar" style="width:{100 * value / longest:.2f}%"></i></span>'
-        f"<em>{escape(text)}</em></div>"
-        for name, value, text, style in rows
+        f"<em>{escape(text)} <small>{escape(small)}</small></em></div>"
+        for name, value, text, small, style in rows
     ]
     return f'<div class="bars times">{"".join(lines)}</div>'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import fastwm
+from fastwm.demo.load import others, spent
 from fastwm.engine.engine import Engine
 from fastwm.models import WorldModel
 from fastwm.planning import CEM, GoalDistance, Planner
@@ -25,23 +27,31 @@ WARM_UP = 2  # plans of each way that do not count
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians of `repeats` plans for one environment, by (way, dtype); empty where the float32 costs did not agree.
+    """Milliseconds of `repeats` plans for one environment, by (way, dtype); empty where the float32 costs did not agree.
 
     Ways are "engine" and "torch". parity_error: the largest relative difference of a candidate's cost between the
     two in float32. Besides float32 the dtype is timed that the engine plans with, which its ranking gate decided, and
-    PyTorch's best, bfloat16.
+    PyTorch in bfloat16. quartiles: first, median, third. busy: processors that other processes kept busy meanwhile, None
+    where that is not known; load_average: the system's, of the last minute, this process included.
     """
 
     parity_error: float
     tolerance: float
     threads: int
     repeats: int
-    milliseconds: dict[tuple[str, str], float]
+    quartiles: dict[tuple[str, str], tuple[float, float, float]]
+    busy: float | None
+    load_average: float
 
     @property
     def parity(self) -> bool:
         """Whether the costs agree, so that the times compare the same work."""
         return self.parity_error <= self.tolerance
+
+    @property
+    def milliseconds(self) -> dict[tuple[str, str], float]:
+        """The medians."""
+        return {name: median for name, (_, median, _) in self.quartiles.items()}
 
 
 def compare(
@@ -66,7 +76,7 @@ def compare(
     with _torch_threads(engine.threads):
         error = parity_error(planner, model, start, goal)
         if not error <= TOLERANCE:
-            return Comparison(error, TOLERANCE, engine.threads, 0, {})
+            return Comparison(error, TOLERANCE, engine.threads, 0, {}, None, os.getloadavg()[0])
         pictures = torch.from_numpy(start), torch.from_numpy(goal)
         ways: dict[tuple[str, str], Callable[[], object]] = {
             ("engine", "float32"): partial(planner.plan, start, goal),
@@ -76,13 +86,15 @@ def compare(
             ways["engine", engine.dtype] = partial(planner_of(engine).plan, start, goal)
             ways["torch", "bfloat16"] = partial(plain_plan, planner, model, *pictures, bfloat16=True)
         times: dict[tuple[str, str], list[float]] = {name: [] for name in ways}
+        before = spent()
         for _ in range(WARM_UP + repeats):
             for name, way in ways.items():
                 began = time.perf_counter()
                 way()
                 times[name].append(1e3 * (time.perf_counter() - began))
-    medians = {name: statistics.median(values[WARM_UP:]) for name, values in times.items()}
-    return Comparison(error, TOLERANCE, engine.threads, repeats, medians)
+        busy, load_average = others(before, spent()), os.getloadavg()[0]
+    quartiles = {name: _quartiles(values[WARM_UP:]) for name, values in times.items()}
+    return Comparison(error, TOLERANCE, engine.threads, repeats, quartiles, busy, load_average)
 
 
 def parity_error(
@@ -149,6 +161,13 @@ def plain_plan(
             elites = actions[cost.topk(cem.elites, largest=False).indices]
             mean, std = elites.mean(dim=0), elites.std(dim=0).clamp_min(cem.min_std)
     return mean
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    first, median, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, median, third
 
 
 def _closest(latents: Tensor, goal: Tensor) -> Tensor:

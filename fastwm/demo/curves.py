@@ -59,11 +59,11 @@ def _open_loop(validation: Sequence[Row]) -> tuple[str, str, str]:
         lines.append(Series("copying" if h == HORIZONS[-1] else "", steps, copied, f"{style} dash thin"))
     chart = line_chart(
         lines,
-        label="Open-loop error 1, 5 and 10 decisions ahead, with the error of copying the last latent",
+        label="Open-loop error 1, 5 and 10 blocks ahead, with the error of copying the last latent",
         y_label="squared error, log scale",
         log=True,
     )
-    why = "Error of latents predicted 1, 5 and 10 decisions ahead without looking. Dotted: of copying the last latent "
+    why = "Error of latents predicted 1, 5 and 10 blocks ahead without looking. Dotted: of copying the last latent "
     return "Open-loop error", why + "instead.", chart
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastwm.demo.charts import bar_chart, interval_chart
 from fastwm.demo.curves import learning_curves, read_log
-from fastwm.demo.table import POLICIES, duration, percent, threads
+from fastwm.demo.table import POLICIES, busy_machine, duration, pairs, percent, threads
 from fastwm.models.storage import write_atomically
 
 Summary = dict[str, Any]
@@ -66,11 +66,13 @@ def _figures(summary: Summary) -> str:
     interval = f"{100 * low:.0f} to {100 * high:.0f}&nbsp;% with 95&nbsp;% confidence; {rivals}."
     figures = [("Goals reached", percent(summary["success_planner"]), interval)]
     if summary["plan_ms_engine"] is not None:
-        times = summary["plan_ms_torch"] / summary["plan_ms_engine"]
-        whole = "The whole search in float32, encoding included."
-        figures.append(("One plan", f"{summary['plan_ms_engine']:.1f} <small>ms</small>", whole))
-        same = "The speed of the same search in plain PyTorch, same machine, same run."
-        figures.append(("Against PyTorch", f"{times:.1f}<small> ×</small>", same))
+        dtype, engine, beside, torch = pairs(summary)[-1]
+        busy = busy_machine(summary)
+        warning = f" <b>{busy[0].upper()}{busy[1:]}.</b>" if busy else ""
+        whole = f"The whole search in {dtype}, as the episodes were planned, encoding included.{warning}"
+        figures.append(("One plan", f"{engine:.1f} <small>ms</small>", whole))
+        same = f"The same search in plain PyTorch takes {torch:.1f} ms, in {beside}, its fastest; same machine, same run."
+        figures.append(("Against PyTorch", f"{torch / engine:.1f}<small> ×</small>", same + warning))
     total = duration(sum(seconds or 0 for seconds in summary["stage_seconds"].values()))
     figures.append(
         ("From first frame to here", total, "Collecting, training, compiling, evaluating, comparing.")
@@ -128,20 +130,26 @@ def _time(summary: Summary) -> str:
     search = summary["settings"]["search"]
     intro = (
         f"<p>One plan is {search['iterations']} iterations of {search['samples']} candidates, each rolled out "
-        f"{search['horizon']} decisions ahead, on {threads(summary)}. Medians; the ways took turns.</p>"
+        f"{search['horizon']} action blocks ahead, on {threads(summary)}. Medians and quartiles; the ways took turns.</p>"
     )
     error = f"{summary['parity_error']:.1e}"
     if summary["plan_ms_engine"] is None:
         return f"{intro}<p>No time is shown: engine and PyTorch disagree about the costs of candidates, by {error}.</p>"
     rows = []
-    for suffix, dtype in (("", "float32"), ("_bfloat16", "bfloat16"), ("_int8", "int8")):
-        for way, name, style in (("engine", "engine", "main"), ("torch", "PyTorch", "other")):
-            if f"plan_ms_{way}{suffix}" in summary:
-                milliseconds = summary[f"plan_ms_{way}{suffix}"]
-                rows.append((f"{name} {dtype}", milliseconds, f"{milliseconds:.2f} ms", style))
-    engine = summary["engine"]
+    quartiles = summary["plan_ms_quartiles"]
+    for dtype, engine_ms, beside, torch_ms in pairs(summary):
+        for way, name, kind, milliseconds, style in (
+            ("engine", "engine", dtype, engine_ms, "main"),
+            ("torch", "PyTorch", beside, torch_ms, "other"),
+        ):
+            first, third = quartiles[f"{way} {kind}"]
+            spread = f"{first:.2f} to {third:.2f}"
+            rows.append((f"{name} {kind}", milliseconds, f"{milliseconds:.2f} ms", spread, style))
+    engine, busy = summary["engine"], busy_machine(summary)
+    warning = f'<p class="warning">{busy[0].upper()}{busy[1:]}.</p>' if busy else ""
     return (
-        f'{intro}{bar_chart(rows)}<p class="note">Checked first: both give the same candidates the same costs in float32, '
+        f'{intro}{warning}{bar_chart(rows)}<p class="note">Each bar of the engine has below it PyTorch at its fastest in that '
+        "dtype or a wider one. Checked first: both give the same candidates the same costs in float32, "
         f"to a largest relative difference of {error}. The episodes above were planned in {escape(engine['dtype'])} with "
         f"the instruction set {escape(engine['isa'])}.</p>"
     )
@@ -175,8 +183,9 @@ def _tables(summary: Summary) -> str:
             "method": "CEM, warm-started, replanned at every decision",
             "candidates": f"{search['samples']}, {search['elites']} elites",
             "iterations": search["iterations"],
-            "horizon": f"{search['horizon']} decisions",
-            "noise": f"std {search['std']}, at least {search['min_std']}, correlation {search['correlation']}",
+            "horizon": f"{search['horizon']} action blocks",
+            "noise": f"{search['std']} standard deviations of the training actions, then at least {search['min_std']}, "
+            f"correlation {search['correlation']}",
             "cost": "smallest squared latent distance to the goal along the way",
         },
     }

@@ -125,7 +125,11 @@ def _summary(
     comparison: Comparison,
     ledger: Ledger,
 ) -> dict[str, Any]:
-    """summary.json: rates are shares with 95 % intervals, times milliseconds or seconds, as the names say."""
+    """summary.json: rates are shares with 95 % intervals, times milliseconds or seconds, as the names say.
+
+    plan_ms_*: medians; their first and third quartiles are in plan_ms_quartiles. load: while plans were timed; processors
+    that others kept busy, and the system's load average of that minute, which holds the demo's own work.
+    """
     summary: dict[str, Any] = {"world": settings.world, "episodes": settings.evaluation_episodes}
     for found in evaluations:
         summary[f"success_{found.policy}"] = found.rate
@@ -136,6 +140,14 @@ def _summary(
     summary |= {"plan_ms_engine": None, "plan_ms_torch": None}
     for (way, dtype), milliseconds in comparison.milliseconds.items():
         summary[f"plan_ms_{way}" if dtype == "float32" else f"plan_ms_{way}_{dtype}"] = milliseconds
+    summary["plan_ms_quartiles"] = {
+        f"{way} {dtype}": [first, third] for (way, dtype), (first, _, third) in comparison.quartiles.items()
+    }
+    summary["load"] = {
+        "busy_with_others": comparison.busy,
+        "average": comparison.load_average,
+        "processors": default_threads(),
+    }
     summary["parity_error"], summary["parity_tolerance"] = comparison.parity_error, comparison.tolerance
     summary["train_seconds"] = ledger.seconds["train"]
     summary["stage_seconds"] = dict(ledger.seconds)

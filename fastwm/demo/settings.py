@@ -22,14 +22,15 @@ class Search:
 
     The cost is the minimum over the horizon because the last step alone makes a receding horizon procrastinate: arriving
     at the end of every plan costs as little as arriving now. elites: None is a tenth of the samples, at least 6.
-    std, min_std: of the noise at the start and at the least, in environment units.
+    std, min_std: as `CEM`'s: of the first noise in standard deviations of the training actions, and the least in
+    environment units. horizon: in action blocks.
     """
 
     samples: int = 64
     elites: int | None = None
     iterations: int = 4
     horizon: int = 12
-    std: float = 1.0
+    std: float = 1.5
     min_std: float = 0.1
     correlation: float = 0.7
 
@@ -49,7 +50,7 @@ class Search:
             samples=self.samples,
             elites=self.elite_count,
             iterations=self.iterations,
-            std=self.std / float(engine.action_std.mean()),
+            std=self.std,
             min_std=self.min_std,
             low=None if world is None else world.action_low.tolist(),
             high=None if world is None else world.action_high.tolist(),

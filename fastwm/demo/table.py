@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastwm.demo.load import BUSY
+
 POLICIES = ("planner", "expert", "random")
+# The engine's dtype, and PyTorch's that it may be compared with.
+_COMPARED = {"float32": ("float32",), "bfloat16": ("float32", "bfloat16"), "int8": ("float32", "bfloat16")}
 
 
 def summary_table(summary: dict[str, Any]) -> str:
@@ -34,19 +38,44 @@ def _times(summary: dict[str, Any]) -> list[str]:
     if summary["plan_ms_engine"] is None:
         error = f"{summary['parity_error']:.1e}, allowed {summary['parity_tolerance']:.0e}"
         return [*lines, f"  not timed: the costs of engine and PyTorch differ (relative error {error})"]
-    for dtype, suffix, beside in (
-        ("float32", "", ""),
-        ("bfloat16", "_bfloat16", "_bfloat16"),
-        ("int8", "_int8", "_bfloat16"),
-    ):
-        if f"plan_ms_engine{suffix}" in summary:
-            engine, torch = summary[f"plan_ms_engine{suffix}"], summary[f"plan_ms_torch{beside}"]
-            lines.append(
-                f"  {dtype:<10}engine {engine:7.2f} ms   PyTorch {torch:7.2f} ms   {torch / engine:.1f} times as long"
-            )
-    if "plan_ms_engine_int8" in summary:
-        lines.append("  beside int8, PyTorch in bfloat16")
+    quartiles = summary["plan_ms_quartiles"]
+    lines.append(f"  {'':<10}{'engine, ms':<21}{'PyTorch at its fastest, ms':<31}{'ratio':>8}")
+    for dtype, engine, beside, torch in pairs(summary):
+        ours, theirs = quartiles[f"engine {dtype}"], quartiles[f"torch {beside}"]
+        lines.append(
+            f"  {dtype:<10}{_time(engine, ours):<21}{_time(torch, theirs):<21}{beside:<10}{torch / engine:8.1f}"
+        )
+    if busy := busy_machine(summary):
+        lines.append(f"  {busy}")
     return [*lines, f"  same costs in float32 to {summary['parity_error']:.0e}"]
+
+
+def pairs(summary: dict[str, Any]) -> list[tuple[str, float, str, float]]:
+    """Times of one plan that belong together, the dtype that the episodes were planned in last: dtype and milliseconds of
+    the engine, and of the fastest PyTorch in that dtype or a wider one."""
+    found = []
+    for dtype, wider in _COMPARED.items():
+        if (key := _key("engine", dtype)) in summary:
+            torch, beside = min((summary[_key("torch", d)], d) for d in wider if _key("torch", d) in summary)
+            found.append((dtype, summary[key], beside, torch))
+    return found
+
+
+def busy_machine(summary: dict[str, Any]) -> str:
+    """A warning where other processes ran while plans were timed, else nothing."""
+    load, processors = summary["load"]["busy_with_others"], summary["load"]["processors"]
+    if load is None or load <= BUSY * processors:
+        return ""
+    return f"machine busy (load {load:.1f} of others on {processors} processors): times are not to be trusted"
+
+
+def _key(way: str, dtype: str) -> str:
+    return f"plan_ms_{way}" if dtype == "float32" else f"plan_ms_{way}_{dtype}"
+
+
+def _time(median: float, quartiles: list[float]) -> str:
+    first, third = quartiles
+    return f"{median:.3g} ({first:.3g} to {third:.3g})"
 
 
 def threads(summary: dict[str, Any]) -> str:

@@ -1,4 +1,9 @@
-"""Real contexts that are kept with a model: what narrower dtypes are judged on (fastwm/engine/ranking.py)."""
+"""Real contexts that are kept with a model: what `fastwm.compile(dtype="auto")` judges narrower dtypes on.
+
+Nothing else reads them: they change no weight and no prediction, and a dtype asked for by name is not judged. `fastwm train`
+saves them with its models; for others they are the argument `calibration`, latents made by an engine's `encode`. How dtypes are
+judged: fastwm/engine/ranking.py.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastwm.planning.clock import Clock
 from fastwm.planning.inputs import goal_latent
-from fastwm.planning.planner import Planner
+from fastwm.planning.planner import Plan, Planner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Agent:
 
     history: frames of context, at most the model's window; an environment that has just started has fewer.
     replan_every: blocks of a plan that are executed before the next plan, which starts from the rest of it.
+    plan: the last Plan (its `elapsed`, `deadline_hit`, `cost`), None before the first and after a reset of all. After a reset
+    of some environments a call makes two plans at times, one for each length of their context; this is the second.
     Raises ValueError for a history or replan_every out of range.
     """
 
@@ -44,6 +46,7 @@ class Agent:
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise ValueError(f"{name} is {value!r}, expected an integer from 1 to {most}")
         self.planner, self.history, self.replan_every = planner, history, replan_every
+        self.plan: Plan | None = None
         self._memory: Memory | None = None
         self._goal: tuple[Tensor, Tensor] | None = None  # the last goal and its latents
 
@@ -54,7 +57,7 @@ class Agent:
         """
         memory = self._memory
         if environments is None or memory is None:
-            self._memory = None
+            self._memory = self.plan = None
             return
         B = len(memory.frames)
         chosen = torch.as_tensor(environments)
@@ -103,13 +106,13 @@ class Agent:
         memory = self._start(B) if self._memory is None else self._memory
         if len(memory.frames) != B:
             raise ValueError(
-                f"obs holds {B} environments, the agent has {len(memory.frames)}: call reset() first"
+                f"obs is a batch of {B}, the agent has one of {len(memory.frames)}: call reset() first"
             )
         target = self._target(goal, B)
         latents = torch.cat([memory.latents[:, 1:], frame[:, None]], dim=1)
         frames = (memory.frames + 1).clamp(max=self.history)
         seen = dataclasses.replace(memory, latents=latents, frames=frames)
-        plan, executed = self._replan(seen, target, clock)
+        plan, executed, self.plan = self._replan(seen, target, clock)
         block = plan[torch.arange(B), executed]  # [B, A]
         blocks = torch.cat([memory.blocks[:, 1:], block[:, None]], dim=1)
         self._memory = Memory(latents, blocks, frames, plan, executed + 1)
@@ -126,12 +129,14 @@ class Agent:
             executed=torch.full((B,), self.replan_every),
         )
 
-    def _replan(self, memory: Memory, target: Tensor, clock: Clock) -> tuple[Tensor, Tensor]:
-        """Plans [B, T, A] and blocks executed of them [B], with new plans where `replan_every` blocks have been executed.
+    def _replan(self, memory: Memory, target: Tensor, clock: Clock) -> tuple[Tensor, Tensor, Plan | None]:
+        """Plans [B, T, A] and blocks executed of them [B], with new plans where `replan_every` blocks have been executed;
+        and the last Plan.
 
         Environments with as many frames are planned together.
         """
         plan, executed, history = memory.plan.clone(), memory.executed.clone(), self.history
+        found = self.plan
         due = executed == self.replan_every
         seed = self.planner.next_seed() if due.any() else 0
         lengths = memory.frames[due].unique().tolist()
@@ -149,7 +154,7 @@ class Agent:
                 environments=group,
             )
             plan[group], executed[group] = found.actions, 0
-        return plan, executed
+        return plan, executed, found
 
     def _target(self, goal: Tensor | np.ndarray, B: int) -> Tensor:
         """Goal latents [B, E], encoded again only when the goal changes."""
