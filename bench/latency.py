@@ -141,7 +141,8 @@ def results(
 ) -> Iterator[list[dict]]:
     """One line per model and backend, all lines so far after every turn of the backends.
 
-    A backend whose costs do not agree with PyTorch's makes no plans.
+    A backend whose costs do not agree with PyTorch's makes no plans. The engine's ways encode on one PyTorch thread: with
+    more, an encoder waits now and then for a thread that is not running, a whole time slice (CONTRIBUTING, measured facts).
     """
     torch.set_num_threads(threads)
     done: list[dict] = []
@@ -156,6 +157,7 @@ def results(
             for turn in range(TURNS):
                 for way, plan in ways.items():
                     bar.set_postfix_str(way)
+                    torch.set_num_threads(1 if way.startswith("fastwm cpu") else threads)
                     count = share[way] * (turn + 1) // TURNS - share[way] * turn // TURNS
                     at_rate(plan, count, 1 / rate, timings[way], progress=bar.update)
                 common = {"model": name, "rate": rate, "threads": threads}

@@ -21,8 +21,9 @@ def table(content: dict) -> str:
     rate, threads = lines[0]["rate"], lines[0]["threads"]
     caption = (
         f"`python -m bench.latency`: plans at {rate:g} Hz on {threads} thread{'s' if threads > 1 else ''}, from one picture "
-        "to another (64 candidates × 4 iterations × 12 blocks, encoding included); PyTorch's ways make a fifth of "
-        "them. A plan is missed if it ends after the next tick; jitter is the standard deviation of the plan "
+        "to another (64 candidates × 4 iterations × 12 blocks, encoding included), which the engine's ways do on one "
+        "PyTorch thread; PyTorch's ways make a fifth of the plans. A plan is missed if it ends after the next tick; "
+        "jitter is the standard deviation of the plan "
         "time, without the lateness of the wake-up. "
         "[The distribution](bench/results/latency.svg)."
     )
