@@ -61,8 +61,8 @@ def _panel(left: float, model: str, lines: Sequence[dict]) -> list[str]:
     marks.append(f'<path class="line plain thin" d="M{deadline:.1f} {TOP}V{BOTTOM}"/>')
     for line in lines:
         marks.append(plot.steps(tail(line), style(line["way"])))
-    side, anchor = (-5, " end") if deadline - left > 100 else (5, "")
-    return [*marks, text(deadline + side, BOTTOM - 6, f"period {period:g} ms", f"muted small halo{anchor}")]
+    side, anchor = (5, "") if left + PANEL - deadline > 100 else (-5, " end")
+    return [*marks, text(deadline + side, TOP + 11, f"period {period:g} ms", f"muted small halo{anchor}")]
 
 
 def tail(line: dict) -> list[tuple[float, float]]:

@@ -38,8 +38,8 @@ WHY = {
         "candidates",
         "below",
         "rows",
-    ): "{next} candidates take no longer than {value}: the kernels compute rows in blocks, and "
-    "these are not full.",
+    ): "{next} candidates take no longer than {value}: all weights pass whatever the rows, and with so few rows they are "
+    "waited for.",
     (
         "horizon",
         "above",
