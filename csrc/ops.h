@@ -21,11 +21,11 @@ struct CemSampleArgs {
   const int64_t* stream;  // [B] the random stream of each environment, below 2^32, or null for 0 .. B-1
   const float* low;       // [T, A] or null
   const float* high;      // [T, A] or null
+  const float* factor;    // [T, T] lower triangular: the noise of one number over T is factor times normals, or null
   float* actions;         // [B, S, T, A] out; candidate 0 is the mean
   int64_t B, S, T, A;
   uint64_t seed;
-  int64_t iteration;   // below 2^32
-  double correlation;  // AR(1) coefficient of the noise over T: 0 gives independent noise
+  int64_t iteration;  // below 2^32
   int32_t threads;
 };
 

@@ -24,6 +24,10 @@ _HOMES = {
     "ActionPenalty": "fastwm.planning",
     "Sum": "fastwm.planning",
     "CEM": "fastwm.planning",
+    "ICEM": "fastwm.planning",
+    "MPPI": "fastwm.planning",
+    "PredictiveSampling": "fastwm.planning",
+    "RandomShooting": "fastwm.planning",
     "Planner": "fastwm.planning",
     "Plan": "fastwm.planning",
     "Agent": "fastwm.planning",
@@ -40,11 +44,15 @@ if TYPE_CHECKING:
     from fastwm.models import WorldModelConfig as WorldModelConfig
     from fastwm.models import load as load
     from fastwm.planning import CEM as CEM
+    from fastwm.planning import ICEM as ICEM
+    from fastwm.planning import MPPI as MPPI
     from fastwm.planning import ActionPenalty as ActionPenalty
     from fastwm.planning import Agent as Agent
     from fastwm.planning import GoalDistance as GoalDistance
     from fastwm.planning import Plan as Plan
     from fastwm.planning import Planner as Planner
+    from fastwm.planning import PredictiveSampling as PredictiveSampling
+    from fastwm.planning import RandomShooting as RandomShooting
     from fastwm.planning import Sum as Sum
 
 

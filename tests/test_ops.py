@@ -18,8 +18,8 @@ def arguments() -> dict[str, tuple]:
     latents, goal = torch.randn(2, 9, 3, 20, generator=random), torch.randn(2, 20, generator=random)
     bound, stream, noise = torch.ones(4), torch.tensor([3, 9]), torch.randn(2, 9, 3, 4, generator=random)
     return {
-        "cem_sample": (mean, std, 9, 2**40, 3, stream, None, -bound, bound, 0.5, 1, None),
-        "cem_sample_noise": (mean, std, 9, 0, 0, None, noise, None, None, 0.0, 2, None),
+        "cem_sample": (mean, std, 9, 2**40, 3, stream, None, -bound, bound, torch.eye(3), 1, None),
+        "cem_sample_noise": (mean, std, 9, 0, 0, None, noise, None, None, None, 2, None),
         "goal_cost": (latents, goal, "cosine", "min", 1, None),
         "cem_update": (actions, cost, mean, std, 4, 0.1, 0.01, 1, None),
     }
@@ -32,7 +32,7 @@ def test_opcheck(case: str) -> None:
 
 
 def plan_step(mean, std, latents, goal, iteration: int):
-    actions = ops.cem_sample(mean, std, 9, 7, iteration, correlation=0.5)
+    actions = ops.cem_sample(mean, std, 9, 7, iteration, factor=torch.eye(mean.shape[1]))
     cost = ops.goal_cost(latents, goal, "squared", "mean") + ops.goal_cost(
         actions.flatten(2), torch.zeros(2, 12)
     )

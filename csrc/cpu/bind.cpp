@@ -116,14 +116,15 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("isas", &isas, "Instruction sets that this build has and this machine runs, best first.");
 
   m.def("cem_sample", [](const std::string& isa, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream,
-                         uintptr_t low, uintptr_t high, uintptr_t actions, int64_t B, int64_t S, int64_t T, int64_t A,
-                         uint64_t seed, int64_t iteration, double correlation, int32_t threads) {
+                         uintptr_t low, uintptr_t high, uintptr_t factor, uintptr_t actions, int64_t B, int64_t S,
+                         int64_t T, int64_t A, uint64_t seed, int64_t iteration, int32_t threads) {
     const CemSampleArgs a{at<float>(mean),
                           at<float>(std),
                           at<float>(noise),
                           at<int64_t>(stream),
                           at<float>(low),
                           at<float>(high),
+                          at<float>(factor),
                           at<float>(actions),
                           B,
                           S,
@@ -131,7 +132,6 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
                           A,
                           seed,
                           iteration,
-                          correlation,
                           threads};
     const Kernels& k = kernels_of(isa);
     py::gil_scoped_release unlocked;

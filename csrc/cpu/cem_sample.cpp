@@ -34,11 +34,14 @@ void draw(const CemSampleArgs& a, int64_t b, int64_t first, int64_t count, float
   }
 }
 
-// n_t = r n_{t-1} + sqrt(1 - r^2) e_t in place: unit variance at every t.
-void correlate(const CemSampleArgs& a, float* row) {
-  const float keep = static_cast<float>(a.correlation);
-  const float fresh = static_cast<float>(__builtin_sqrt(1.0 - a.correlation * a.correlation));
-  for (int64_t i = a.A; i < a.T * a.A; ++i) row[i] = keep * row[i - a.A] + fresh * row[i];
+// x_t = sum over s <= t of factor[t][s] e_s, from the last step back: in place.
+void colour(const CemSampleArgs& a, float* row) {
+  for (int64_t t = a.T - 1; t >= 0; --t)
+    for (int64_t i = 0; i < a.A; ++i) {
+      float sum = a.factor[t * a.T] * row[i];
+      for (int64_t s = 1; s <= t; ++s) sum = sum + a.factor[t * a.T + s] * row[s * a.A + i];
+      row[t * a.A + i] = sum;
+    }
 }
 
 // A NaN stays a NaN.
@@ -65,7 +68,7 @@ void sample_group(void* context, int64_t index, int32_t) {
     draw(a, b, first, count, rows);
   for (int64_t c = 0; c < count; ++c) {
     float* row = rows + c * numbers;
-    if (a.correlation != 0.0) correlate(a, row);
+    if (a.factor) colour(a, row);
     for (int64_t i = 0; i < numbers; ++i) row[i] = mean[i] + std[i] * row[i];
     if (first + c == 0) std::memcpy(row, mean, sizeof(float) * numbers);
     clip(a, row);

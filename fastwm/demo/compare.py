@@ -137,10 +137,15 @@ def plain_plan(
 
     bfloat16: under autocast.
     """
-    cem: CEM = planner.optimizer
-    if planner.cost != GoalDistance("squared", "min") or cem.momentum or cem.return_best:
+    cem = planner.optimizer
+    names = ("samples", "elites", "iterations", "std", "min_std", "low", "high", "correlation")
+    if (
+        planner.cost != GoalDistance("squared", "min")
+        or not isinstance(cem, CEM)
+        or cem != CEM(**{name: getattr(cem, name) for name in names})
+    ):
         raise ValueError(
-            "the plain plan knows CEM without momentum that minimises GoalDistance('squared', 'min')"
+            f"the plain plan knows a CEM with {', '.join(names)} alone that minimises GoalDistance('squared', 'min')"
         )
     low, high = (None if bound is None else torch.as_tensor(bound) for bound in (cem.low, cem.high))
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):

@@ -22,7 +22,7 @@ def cem_sample(
     noise: Tensor | None = None,
     low: Tensor | None = None,
     high: Tensor | None = None,
-    correlation: float = 0.0,
+    factor: Tensor | None = None,
     threads: int = 1,
     isa: str | None = None,
 ) -> Tensor:
@@ -34,13 +34,11 @@ def cem_sample(
     mean, std: float32 [B, T, A]. seed: 0 .. 2^63-1. iteration: 0 .. 2^32-1.
     stream: int64 [B] below 2^32, the random stream of each environment; None is 0 .. B-1.
     noise: float32 [B, S, T, A] draws used instead. low, high: float32 [A] or [T, A].
-    correlation: r of the AR(1) process n_t = r n_(t-1) + sqrt(1 - r^2) e_t over T, 0 <= r < 1; also applied
-    to `noise`.
+    factor: float32 [T, T], lower triangular: over T, the noise of a number is factor times independent normals, and so
+    has the covariance factor factor^T (fastwm/planning/noise.py); also applied to `noise`.
     Raises TypeError or ValueError naming the argument.
     """
-    return _cem_sample(
-        mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa
-    )
+    return _cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, factor, threads, isa)
 
 
 def _check_arguments(
@@ -53,7 +51,7 @@ def _check_arguments(
     noise: Tensor | None,
     low: Tensor | None,
     high: Tensor | None,
-    correlation: float,
+    factor: Tensor | None,
     threads: int,
     isa: str | None,
 ) -> Tensor:
@@ -70,14 +68,15 @@ def _check_arguments(
     for name, bound in (("low", low), ("high", high)):
         if bound is not None:
             _check.tensor(name, bound, (A,) if bound.dim() == 1 else (T, A), mean)
-    _check.number("correlation", correlation, 0.0, 1.0)
+    if factor is not None:
+        _check.tensor("factor", factor, (T, T), mean)
     _check.integer("threads", threads, 1, 1025)
     return mean.new_empty(B, samples, T, A)
 
 
 @op(
     "cem_sample(Tensor mean, Tensor std, SymInt samples, SymInt seed, SymInt iteration, Tensor? stream, Tensor? noise, "
-    "Tensor? low, Tensor? high, float correlation, int threads, str? isa) -> Tensor",
+    "Tensor? low, Tensor? high, Tensor? factor, int threads, str? isa) -> Tensor",
     fake=_check_arguments,
 )
 def _cem_sample(
@@ -90,27 +89,26 @@ def _cem_sample(
     noise: Tensor | None,
     low: Tensor | None,
     high: Tensor | None,
-    correlation: float,
+    factor: Tensor | None,
     threads: int,
     isa: str | None,
 ) -> Tensor:
     actions = _check_arguments(
-        mean, std, samples, seed, iteration, stream, noise, low, high, correlation, threads, isa
+        mean, std, samples, seed, iteration, stream, noise, low, high, factor, threads, isa
     )
     kernels = _check.kernels_for(mean.device, isa)
     if kernels is None:
-        return reference.cem_sample(
-            mean, std, samples, seed, iteration, stream, noise, low, high, correlation
-        )
+        return reference.cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, factor)
     B, S, T, A = actions.shape
     mean, std = mean.contiguous(), std.contiguous()
     stream = None if stream is None else stream.contiguous()
     noise = None if noise is None else noise.contiguous()
     low = None if low is None else low.expand(T, A).contiguous()
     high = None if high is None else high.expand(T, A).contiguous()
+    factor = None if factor is None else factor.contiguous()
     cpu_module().cem_sample(
         kernels,
-        *map(_check.address, (mean, std, noise, stream, low, high, actions)),
-        *(B, S, T, A, seed, iteration, correlation, threads),
+        *map(_check.address, (mean, std, noise, stream, low, high, factor, actions)),
+        *(B, S, T, A, seed, iteration, threads),
     )
     return actions

@@ -3,6 +3,27 @@
 from fastwm.planning.agent import Agent
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import ActionPenalty, Cost, GoalDistance, Sum
-from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.icem import ICEM
+from fastwm.planning.mppi import MPPI
+from fastwm.planning.planner import Iteration, Plan, Planner
+from fastwm.planning.predictive_sampling import PredictiveSampling
+from fastwm.planning.random_shooting import RandomShooting
+from fastwm.planning.sampling import Sampling, State
 
-__all__ = ["CEM", "ActionPenalty", "Agent", "Cost", "GoalDistance", "Plan", "Planner", "Sum"]
+__all__ = [
+    "CEM",
+    "ICEM",
+    "MPPI",
+    "ActionPenalty",
+    "Agent",
+    "Cost",
+    "GoalDistance",
+    "Iteration",
+    "Plan",
+    "Planner",
+    "PredictiveSampling",
+    "RandomShooting",
+    "Sampling",
+    "State",
+    "Sum",
+]

@@ -48,8 +48,10 @@ class Clock:
             if iteration and started + max(self.times) > self._deadline:
                 self._cut_short = True
                 return
-            yield iteration
-            self.times.append(self.elapsed - started)
+            try:
+                yield iteration
+            finally:  # also where the search ends by itself
+                self.times.append(self.elapsed - started)
 
     def stats(self) -> dict[str, float]:
         """Median and 99th percentile of the iterations' times, seconds."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastwm.engine.engine import Engine
-from fastwm.planning.cem import CEM
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, GoalDistance
 from fastwm.planning.draws import Draws, make_draws, seed_from
-from fastwm.planning.inputs import Observation, first_mean, goal_latent, observe
+from fastwm.planning.inputs import Observation, first_mean, goal_latent, numbers, observe
 from fastwm.planning.record import Record
+from fastwm.planning.sampling import Sampling, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,15 @@ class Plan:
     stats: dict[str, Any]
 
 
+class Iteration(NamedTuple):
+    """What a callback sees: candidates [B, S, T, A], their cost [B, S], and the search after them."""
+
+    number: int
+    actions: Tensor
+    cost: Tensor
+    state: State
+
+
 class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
@@ -48,7 +57,7 @@ class Planner:
     """
 
     def __init__(
-        self, engine: Engine, optimizer: CEM, horizon: int, *, cost: Cost | None = None, seed: int = 0
+        self, engine: Engine, optimizer: Sampling, horizon: int, *, cost: Cost | None = None, seed: int = 0
     ) -> None:
         for name, value, methods in (
             ("engine", engine, ("encode", "rollout")),
@@ -81,6 +90,8 @@ class Planner:
         noise: Tensor | np.ndarray | None = None,
         generator: int | torch.Generator | None = None,
         environments: Sequence[int] | Tensor | None = None,
+        proposals: Tensor | np.ndarray | None = None,
+        callback: Callable[[Iteration], object] | None = None,
     ) -> Plan:
         """Search for the actions of lowest cost from each observation.
 
@@ -92,6 +103,8 @@ class Planner:
         generator: a seed, or a torch generator to draw it from; None takes the planner's next seed.
         environments: [B] random stream of each environment, by default 0 .. B-1: a plan for one environment
         of a batch is, bit for bit, the plan for that environment alone with the same generator and stream.
+        proposals: [B, n, T, A] candidates, a policy's for instance, that take the place of as many draws in every iteration.
+        callback: is called with what every iteration did, before the next.
 
         Raises TypeError or ValueError naming an argument that does not fit, before any work, and RuntimeError
         if an iteration finds no candidate of finite cost for an environment.
@@ -100,27 +113,49 @@ class Planner:
         context, past_actions = observe(engine, obs)  # [B, K, E], [B, K-1, A]
         target = goal_latent(engine, goal, len(context))  # [B, E]
         mean = first_mean(engine, _blocks(warm_start), len(context), self.horizon)  # [B, T, A]
-        std = (search.std * engine.action_std).expand_as(mean)  # [B, T, A]
+        first_std = std = self._first_std(warm_start, mean)  # [B, T, A]
+        tried = (
+            None if proposals is None else numbers("proposals", proposals, (len(mean), None, *mean.shape[1:]))
+        )
         draws = self._draws(generator, environments, noise, mean)
         record = Record(mean)
+        state: State | None = None
+        active: Tensor | None = None  # [B] environments whose search goes on; None: of all
         for iteration in clock.iterations(search.iterations):
-            actions = search.sample(mean, std, draws, iteration, threads=threads)  # [B, S, T, A]
+            before = (mean, std) if state is None else state
+            actions = search.sample(
+                before, draws, iteration, proposals=tried, threads=threads
+            )  # [B, S, T, A]
             latents = engine.rollout(context, actions, past_actions, keep=self.cost.keep)  # [B, S, (T,) E]
             cost = self.cost(latents, actions, target, threads=threads)  # [B, S]
-            update = search.update(mean, std, actions, cost, threads=threads)
-            mean, std = update.mean, update.std
-            record.add(actions, cost, update)
+            after = search.update(before, actions, cost, threads=threads)
+            record.add(actions, cost, after, active)
+            state = after if active is None or state is None else _where(active, after, state)
+            if callback is not None:
+                callback(Iteration(iteration, actions, cost, state))
+            if search.tolerance:
+                active = ~search.converged(state, first_std)
+                if not active.any():
+                    break
+        assert state is not None
         record.refuse_hopeless()
         return Plan(
-            actions=record.best_actions if search.return_best else mean,
-            cost=update.elite_cost,
-            mean=mean,
-            std=std,
+            actions=record.best_actions if search.return_best else state.mean,
+            cost=state.elite_cost,
+            mean=state.mean,
+            std=state.std,
             iterations=len(clock.times),
             elapsed=clock.elapsed,
             deadline_hit=clock.deadline_hit,
             stats=record.stats() | clock.stats() | {"seed": draws.seed},
         )
+
+    def _first_std(self, warm_start: object, mean: Tensor) -> Tensor:
+        std = (self.optimizer.std * self.engine.action_std).expand_as(mean)
+        if not (self.optimizer.warm_std and isinstance(warm_start, Plan)):
+            return std
+        rest = warm_start.std[:, 1:]
+        return torch.cat([rest, std[:, rest.shape[1] :]], dim=1)
 
     def _draws(
         self,
@@ -134,6 +169,19 @@ class Planner:
         return make_draws(
             seed, environments, noise, (self.optimizer.iterations, B, self.optimizer.samples, T, A)
         )
+
+
+def _where(active: Tensor, after: State, before: State) -> State:
+    """Of each environment the state after an iteration if it is active, else the one before."""
+
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(active.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+    chosen = [
+        None if new is None or old is None else choose(new, old)
+        for new, old in zip(after, before, strict=True)
+    ]
+    return State(*chosen)  # type: ignore[arg-type]
 
 
 def _blocks(warm_start: Plan | Tensor | np.ndarray | None) -> Tensor | np.ndarray | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastwm.planning.cem import Update
+from fastwm.planning.sampling import State
 
 
 class Record:
@@ -21,16 +21,19 @@ class Record:
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
 
-    def add(self, actions: Tensor, cost: Tensor, update: Update) -> None:
-        """One iteration: candidates [B, S, T, A], their cost [B, S], what became of them."""
-        first = update.elites[:, 0]  # [B]
+    def add(self, actions: Tensor, cost: Tensor, state: State, active: Tensor | None = None) -> None:
+        """One iteration: candidates [B, S, T, A], their cost [B, S], what became of them; of the active environments [B]."""
+        first = state.elites[:, 0]  # [B]
         best = cost.gather(1, first[:, None])[:, 0]  # [B]
         better = best.isfinite() & (best < self._best_cost)
+        non_finite = state.non_finite
+        if active is not None:
+            better, non_finite = better & active, non_finite * active
         rows = torch.arange(len(first), device=first.device)
         self.best_actions = torch.where(better[:, None, None], actions[rows, first], self.best_actions)
         self._best_cost = torch.where(better, best, self._best_cost)
-        self._non_finite = self._non_finite + update.non_finite
-        self._hopeless = self._hopeless | (update.non_finite == cost.shape[1])
+        self._non_finite = self._non_finite + non_finite
+        self._hopeless = self._hopeless | (non_finite == cost.shape[1])
 
     def refuse_hopeless(self) -> None:
         """Raise RuntimeError if an iteration found no candidate of finite cost for an environment."""

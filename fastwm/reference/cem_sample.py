@@ -7,8 +7,6 @@ kernels' order.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,7 @@ def cem_sample(
     noise: Tensor | None = None,
     low: Tensor | None = None,
     high: Tensor | None = None,
-    correlation: float = 0.0,
+    factor: Tensor | None = None,
 ) -> Tensor:
     """mean, std [B, T, A] -> candidate actions [B, S, T, A]; candidate 0 is the mean. See
     `fastwm.ops.cem_sample`."""
@@ -33,8 +31,8 @@ def cem_sample(
     if noise is None:
         streams = torch.arange(B, device=mean.device) if stream is None else stream
         noise = normals(streams, samples, T * A, seed, iteration).view(B, samples, T, A)
-    if correlation:
-        noise = correlate(noise, correlation)
+    if factor is not None:
+        noise = colour(noise, factor)
     actions = mean[:, None] + std[:, None] * noise
     actions[:, 0] = mean
     if low is not None:
@@ -44,12 +42,14 @@ def cem_sample(
     return actions
 
 
-def correlate(noise: Tensor, correlation: float) -> Tensor:
-    """Independent normals [B, S, T, A] -> AR(1) over T with unit variance at every step."""
-    fresh = math.sqrt(1.0 - correlation * correlation)
-    steps = [noise[:, :, 0]]
-    for t in range(1, noise.shape[2]):
-        steps.append(steps[-1] * correlation + noise[:, :, t] * fresh)
+def colour(noise: Tensor, factor: Tensor) -> Tensor:
+    """Independent normals [B, S, T, A] -> x_t = sum over s <= t of factor[t, s] noise_s, added in the kernels' order."""
+    steps = []
+    for t in range(noise.shape[2]):
+        total = noise[:, :, 0] * factor[t, 0]
+        for s in range(1, t + 1):
+            total = total + noise[:, :, s] * factor[t, s]
+        steps.append(total)
     return torch.stack(steps, dim=2)
 
 

@@ -1,0 +1,32 @@
+"""Noise that is correlated over the horizon: factors of its covariance, for `fastwm.ops.cem_sample`."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def autoregressive(T: int, correlation: float) -> Tensor:
+    """Factor [T, T] of the AR(1) process n_t = r n_(t-1) + sqrt(1 - r^2) e_t: covariance r^|t - s|."""
+    distance = (torch.arange(T)[:, None] - torch.arange(T)).double()
+    return _factor(correlation ** distance.abs())
+
+
+@functools.lru_cache(maxsize=64)
+def power_law(T: int, exponent: float) -> Tensor:
+    """Factor [T, T] of noise of period T and unit variance whose power at frequency f is f^-exponent: 0 white, 1 pink, 2 red.
+
+    Frequency 0 has the power of the lowest other one. As of iCEM (Pinneri et al., arXiv:2008.06389).
+    """
+    frequency = torch.fft.fftfreq(T, dtype=torch.float64).abs()
+    frequency[0] = 1 / T
+    power = frequency**-exponent
+    row = torch.fft.ifft(power / power.mean()).real  # of the circulant covariance
+    return _factor(torch.stack([row.roll(t) for t in range(T)]))
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    return torch.linalg.cholesky(covariance).float()

@@ -1,0 +1,223 @@
+"""What every search by sampling shares: candidates around a mean, and the options of drawing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastwm import ops
+from fastwm.planning import noise
+from fastwm.planning.draws import Draws
+
+
+class State(NamedTuple):
+    """A search between two iterations, and what is known of the candidates of the last one."""
+
+    mean: Tensor  # [B, T, A]
+    std: Tensor  # [B, T, A]
+    elites: Tensor  # int64 [B, k] candidates, best first
+    elite_cost: Tensor  # [B] mean over those of finite cost
+    non_finite: Tensor  # int64 [B] how many costs were not finite
+    kept: Tensor | None = None  # [B, n, T, A] candidates that are tried again
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Candidates ~ N(mean, std), candidate 0 = mean. A search adds `update`: how costs change the mean and the std.
+
+    std: of the first iteration, in standard deviations of the model's training actions. min_std, max_std: floor and ceiling
+    of the std after an iteration, environment units.
+    low, high: bounds of the actions in environment units, a number or one per dimension of an action (a block of several
+    actions repeats them); None leaves candidates unclipped.
+    correlation: of the noise from one block to the next, 0 .. 1; or noise_exponent: of its power over frequency, 0 is white,
+    2 red (fastwm/planning/noise.py). Not both.
+    keep: of the best candidates of an iteration, how many the next one tries again.
+    decay: the number of candidates is divided by it after every iteration, 1 keeps it.
+    tolerance: an environment's search has converged, and stays as it is, once every std is at most this share of the first
+    one; 0 never. return_best: plan the best candidate ever seen instead of the final mean.
+    warm_std: a warm start from a Plan takes its std, too, shifted as its actions are.
+    """
+
+    if TYPE_CHECKING:  # declared by the searches, so that their order is the search's own
+        samples: int
+        iterations: int
+
+    std: float = 1.0
+    min_std: float = 0.0
+    max_std: float = math.inf
+    low: float | Sequence[float] | None = None
+    high: float | Sequence[float] | None = None
+    correlation: float = 0.0
+    noise_exponent: float = 0.0
+    keep: int = 0
+    decay: float = 1.0
+    tolerance: float = 0.0
+    return_best: bool = False
+    warm_std: bool = False
+
+    def __post_init__(self) -> None:
+        self._integers("samples", "iterations")
+        self._integers("keep", least=0)
+        self._ranges(std=math.inf, min_std=math.inf, correlation=1.0, noise_exponent=math.inf, tolerance=1.0)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if self.low is not None and self.high is not None and not _in_order(self.low, self.high):
+            raise ValueError(f"low is {self.low} and high is {self.high}, expected low <= high")
+        if not self.max_std >= self.min_std:
+            raise ValueError(f"max_std is {self.max_std!r}, expected at least min_std = {self.min_std}")
+        if self.correlation and self.noise_exponent:
+            raise ValueError(
+                f"correlation is {self.correlation} and noise_exponent {self.noise_exponent}, expected one of them"
+            )
+        if not isinstance(self.decay, (int, float)) or not 1.0 <= self.decay < math.inf:
+            raise ValueError(f"decay is {self.decay!r}, expected a number of at least 1")
+        fewest = self.population(self.iterations - 1)
+        if self.keep >= fewest:
+            raise ValueError(f"keep is {self.keep}, expected less than {fewest}, the fewest candidates")
+
+    def _integers(self, *names: str, least: int = 1) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
+
+    def _ranges(self, **ends: float) -> None:
+        for name, end in ends.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < end:
+                raise ValueError(f"{name} is {value!r}, expected 0 <= {name} < {end}")
+
+    @property
+    def least(self) -> int:
+        """The fewest candidates that an iteration may have."""
+        return 1
+
+    def population(self, iteration: int) -> int:
+        """Candidates of an iteration."""
+        return max(self.least, int(self.samples * self.decay**-iteration))
+
+    def sample(
+        self,
+        state: State | tuple[Tensor, Tensor],
+        draws: Draws,
+        iteration: int,
+        *,
+        proposals: Tensor | None = None,
+        threads: int = 1,
+    ) -> Tensor:
+        """Candidates [B, S, T, A]: the mean, those kept, `proposals` [B, n, T, A], and draws. state: or mean, std alone."""
+        mean, std = state[:2]
+        _, T, A = mean.shape
+        samples = self.population(iteration)
+        low, high = (_bound(name, getattr(self, name), A) for name in ("low", "high"))
+        given = None if draws.noise is None else draws.noise[iteration][:, :samples]
+        actions = ops.cem_sample(
+            mean,
+            std,
+            samples,
+            draws.seed,
+            iteration,
+            stream=draws.environments,
+            noise=given,
+            low=low,
+            high=high,
+            factor=self._factor(T),
+            threads=threads,
+        )
+        place = 1
+        for more in (state.kept if isinstance(state, State) else None, proposals):
+            if more is not None:
+                more = more[:, : samples - place]
+                actions[:, place : place + more.shape[1]] = _clip(more, low, high)
+                place += more.shape[1]
+        return actions
+
+    def update(
+        self, state: State | tuple[Tensor, Tensor], actions: Tensor, cost: Tensor, *, threads: int = 1
+    ) -> State:
+        """actions [B, S, T, A], cost [B, S] -> the next mean and std"""
+        raise NotImplementedError
+
+    def ranked(
+        self,
+        state: State | tuple[Tensor, Tensor],
+        actions: Tensor,
+        cost: Tensor,
+        elites: int,
+        *,
+        momentum: float = 0.0,
+        threads: int = 1,
+    ) -> State:
+        """The state refitted to the elites, with the candidates to keep."""
+        mean, std = state[:2]
+        if momentum:  # a first mean from outside the bounds must not hold the next ones there
+            mean = _clip(
+                mean, *(_bound(name, getattr(self, name), mean.shape[-1]) for name in ("low", "high"))
+            )
+        found = State(
+            *ops.cem_update(
+                actions, cost, mean, std, elites, momentum=momentum, min_std=self.min_std, threads=threads
+            )
+        )
+        if self.max_std < math.inf:
+            found = found._replace(std=found.std.clamp(max=self.max_std))
+        return found._replace(kept=best(actions, found.elites[:, : self.keep])) if self.keep else found
+
+    def converged(self, state: State, first_std: Tensor) -> Tensor:
+        """bool [B]"""
+        return (state.std <= self.tolerance * first_std).flatten(1).all(1)
+
+    def _factor(self, T: int) -> Tensor | None:
+        if self.correlation:
+            return noise.autoregressive(T, self.correlation)
+        return noise.power_law(T, self.noise_exponent) if self.noise_exponent else None
+
+
+def best(actions: Tensor, chosen: Tensor) -> Tensor:
+    """actions [B, S, T, A], chosen int64 [B, n] -> [B, n, T, A]"""
+    return actions.gather(1, chosen[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
+
+
+def _clip(actions: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
+    return actions if low is None and high is None else torch.clamp(actions, low, high)
+
+
+def _numbers(name: str, bound: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
+    if bound is None:
+        return None
+    if isinstance(bound, (bool, str)):
+        raise TypeError(f"{name} is {bound!r}, expected a number, a sequence of numbers or None")
+    try:
+        numbers = (float(bound),) if isinstance(bound, (int, float)) else tuple(float(x) for x in bound)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is {bound!r}, expected a number, a sequence of numbers or None") from error
+    if not numbers or any(math.isnan(x) for x in numbers):
+        raise ValueError(f"{name} is {bound!r}, expected at least one number and no NaN")
+    unreachable = math.inf if name == "low" else -math.inf
+    if unreachable in numbers:
+        raise ValueError(f"{name} is {bound!r}, expected no {unreachable}")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _in_order(low: float | Sequence[float], high: float | Sequence[float]) -> bool:
+    lows, highs = torch.tensor(low), torch.tensor(high)
+    if lows.dim() and highs.dim() and len(lows) != len(highs):
+        raise ValueError(f"low has {len(lows)} numbers and high {len(highs)}, expected as many")
+    return bool((lows <= highs).all())
+
+
+def _bound(name: str, bound: float | Sequence[float] | None, A: int) -> Tensor | None:
+    """The bound as a tensor [A]."""
+    if bound is None:
+        return None
+    numbers = torch.tensor(bound, dtype=torch.float32).reshape(-1)
+    if A % len(numbers):
+        raise ValueError(
+            f"{name} has {len(numbers)} numbers, expected 1 or a divisor of {A}, the numbers in an action block"
+        )
+    return numbers.repeat(A // len(numbers))

@@ -1,0 +1,310 @@
+"""Every search by sampling, and the options that they share."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_engine import TinyEngine
+
+import fastwm
+from fastwm import (
+    CEM,
+    ICEM,
+    MPPI,
+    ActionPenalty,
+    GoalDistance,
+    Planner,
+    PredictiveSampling,
+    RandomShooting,
+    ops,
+    reference,
+)
+from fastwm.planning import Iteration, Sampling
+from fastwm.planning.noise import autoregressive, power_law
+
+B, K, T, A, E = 3, 2, 4, 2, 5
+
+SEARCHES: dict[str, Sampling] = {
+    "cem": CEM(samples=60, elites=8, iterations=6),
+    "icem": ICEM(samples=60, elites=8, iterations=6),
+    "mppi": MPPI(samples=60, iterations=6, temperature=1.0),
+    "elite mppi": MPPI(samples=60, iterations=6, elites=8, relative=True, refit_std=True, min_std=0.01),
+    "predictive": PredictiveSampling(samples=60, iterations=6),
+    "shooting": RandomShooting(samples=60, iterations=6),
+    "options": CEM(
+        samples=60,
+        elites=8,
+        iterations=6,
+        keep=3,
+        decay=1.3,
+        tolerance=0.5,
+        max_std=0.8,
+        low=-0.9,
+        high=1.1,
+        noise_exponent=1.0,
+    ),
+}
+
+
+def problem(batch: int = B, seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    obs = {
+        "latents": torch.randn(batch, K, E, generator=random),
+        "past_actions": torch.randn(batch, K - 1, A, generator=random),
+    }
+    return obs, torch.randn(batch, E, generator=random)
+
+
+def planner(search: Sampling, **options) -> Planner:
+    return Planner(TinyEngine(A, E, **options), search, T, cost=GoalDistance() + 1.0 * ActionPenalty())
+
+
+def one(obs: dict[str, torch.Tensor], b: int) -> dict[str, torch.Tensor]:
+    return {name: value[b : b + 1] for name, value in obs.items()}
+
+
+# ---- every search ----
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_plan_is_better_than_the_mean_and_no_better_than_the_optimum(name: str) -> None:
+    obs, goal = problem()
+    search = planner(SEARCHES[name])
+    plan = search.plan(obs, goal, generator=1)
+    costs = []
+    for actions in (plan.actions, torch.zeros_like(plan.actions)):
+        latents = search.engine.rollout(obs["latents"], actions[:, None], obs["past_actions"])
+        costs.append(search.cost(latents, actions[:, None], goal)[:, 0])
+    _, least = search.engine.optimum(obs, goal, T, penalty=1.0)
+    assert (costs[0] >= 0.999 * least).all()
+    share = {"mppi": 0.8, "predictive": 0.8, "shooting": 0.9}.get(
+        name, 0.5
+    )  # those that do not narrow their search get less far
+    assert (costs[0] - least).sum() < share * (costs[1] - least).sum()
+
+
+@pytest.mark.parametrize("name", ["cem", "icem", "elite mppi"])
+def test_a_long_search_finds_the_optimum(name: str) -> None:
+    obs, goal = problem()
+    search = {
+        "cem": CEM(samples=400, elites=40, iterations=60, std=2.0),
+        "icem": ICEM(samples=400, elites=40, iterations=60, std=2.0, decay=1.02, noise_exponent=0.5),
+        "elite mppi": MPPI(400, 60, temperature=2.0, elites=40, relative=True, refit_std=True, std=2.0),
+    }[name]
+    plan = planner(search).plan(obs, goal, generator=1)
+    optimum, _ = TinyEngine(A, E).optimum(obs, goal, T, penalty=1.0)
+    assert (plan.mean - optimum).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_environment_alone_plans_what_it_plans_in_a_batch(name: str) -> None:
+    obs, goal = problem()
+    search = planner(SEARCHES[name], threads=2)
+    together = search.plan(obs, goal, generator=5)
+    for b in range(B):
+        alone = planner(SEARCHES[name]).plan(one(obs, b), goal[b : b + 1], generator=5, environments=[b])
+        for field in ("actions", "mean", "std", "cost"):
+            assert torch.equal(getattr(alone, field)[0], getattr(together, field)[b]), field
+        assert torch.equal(alone.stats["best_cost"][0], together.stats["best_cost"][b])
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_candidates_of_no_finite_cost_change_nothing(name: str) -> None:
+    """NaN for every third candidate: the plan is finite, and made of the others."""
+
+    class Broken(fastwm.GoalDistance):
+        def __call__(self, latents, actions, goal, *, threads=1):  # type: ignore[no-untyped-def]
+            cost = super().__call__(latents, actions, goal, threads=threads)
+            cost[:, ::3] = torch.tensor([math.nan, math.inf, -math.inf])[
+                torch.arange(cost[0, ::3].numel()) % 3
+            ]
+            return cost
+
+    obs, goal = problem()
+    plan = Planner(TinyEngine(A, E), SEARCHES[name], T, cost=Broken()).plan(obs, goal, generator=1)
+    assert plan.actions.isfinite().all()
+    assert plan.std.isfinite().all()
+    assert plan.cost.isfinite().all()
+    assert (plan.stats["non_finite"] > 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(sorted(SEARCHES)),
+    low=st.floats(-2, 1),
+    width=st.floats(0, 2),
+    seed=st.integers(0, 2**31),
+)
+def test_candidates_stay_within_bounds(name: str, low: float, width: float, seed: int) -> None:
+    search = dataclasses.replace(SEARCHES[name], low=low, high=low + width)
+    seen: list[torch.Tensor] = []
+    obs, goal = problem(batch=1)
+    proposals = 10 * torch.randn(1, 3, T, A, generator=torch.Generator().manual_seed(seed))
+    plan = planner(search).plan(
+        obs, goal, generator=seed, proposals=proposals, callback=lambda it: seen.append(it.actions)
+    )
+    bounds = torch.tensor([low, low + width])  # float32, as the candidates are
+    for actions in (*seen, plan.actions):
+        assert (actions >= bounds[0] - 1e-6).all()
+        assert (actions <= bounds[1] + 1e-6).all()
+
+
+# ---- options that are shared ----
+
+
+def test_kept_candidates_are_tried_again() -> None:
+    seen: list[Iteration] = []
+    obs, goal = problem()
+    planner(CEM(samples=30, elites=6, iterations=3, keep=4)).plan(
+        obs, goal, generator=1, callback=seen.append
+    )
+    for before, after in itertools.pairwise(seen):
+        best = before.cost.topk(4, largest=False).indices
+        expected = before.actions.gather(1, best[:, :, None, None].expand(-1, -1, T, A))
+        assert torch.equal(after.actions[:, 1:5], expected)
+        assert (after.cost.amin(1) <= before.cost.amin(1)).all()
+
+
+def test_the_population_decays_to_twice_the_elites() -> None:
+    seen: list[Iteration] = []
+    obs, goal = problem()
+    search = CEM(samples=50, elites=6, iterations=9, decay=1.5)
+    planner(search).plan(obs, goal, generator=1, callback=seen.append)
+    assert [it.actions.shape[1] for it in seen] == [50, 33, 22, 14, 12, 12, 12, 12, 12]
+    first = planner(CEM(samples=50, elites=6, iterations=1)).plan(obs, goal, generator=1)
+    assert torch.equal(seen[0].state.mean, first.mean)
+
+
+def test_proposals_take_the_place_of_draws() -> None:
+    seen: list[Iteration] = []
+    obs, goal = problem()
+    optimum, _ = TinyEngine(A, E).optimum(obs, goal, T, penalty=1.0)
+    search = planner(PredictiveSampling(samples=20, iterations=2))
+    plan = search.plan(obs, goal, generator=1, proposals=optimum[:, None], callback=seen.append)
+    assert torch.equal(plan.actions, optimum)
+    for it in seen:
+        assert it.actions.shape[1] == 20
+        assert torch.equal(it.actions[:, 1], optimum)
+
+
+def test_a_search_that_has_converged_stays_as_it_is() -> None:
+    """The environment without cost never converges; the others do, and are what they are alone."""
+    seen: list[Iteration] = []
+    obs, goal = problem()
+    search = CEM(samples=100, elites=10, iterations=40, tolerance=0.2)
+    plan = planner(search).plan(obs, goal, generator=1, callback=seen.append)
+    assert plan.iterations == len(seen) < 40
+    ends = []
+    for b in range(B):
+        alone = planner(search).plan(one(obs, b), goal[b : b + 1], generator=1, environments=[b])
+        assert torch.equal(alone.mean[0], plan.mean[b])
+        assert alone.std.max() <= 0.2
+        ends.append(alone.iterations)
+    assert max(ends) == plan.iterations
+    assert min(ends) < max(ends), "the environments end at different times, or this shows nothing"
+
+
+def test_a_warm_start_takes_the_std_where_it_is_asked_to() -> None:
+    obs, goal = problem()
+    first = planner(CEM(samples=60, elites=8, iterations=3)).plan(obs, goal, generator=1)
+    seen: list[Iteration] = []
+    search = CEM(samples=2000, elites=8, iterations=1, warm_std=True)
+    planner(search).plan(obs, goal, warm_start=first, generator=2, callback=seen.append)
+    spread = seen[0].actions[:, 1:].std(1)
+    assert torch.allclose(spread[:, :-1], first.std[:, 1:], rtol=0.15)
+    assert torch.allclose(spread[:, -1], torch.ones(B, A), rtol=0.15)
+
+
+def test_the_std_stays_below_its_ceiling() -> None:
+    obs, goal = problem()
+    plan = planner(CEM(samples=60, elites=30, iterations=2, std=5.0, max_std=0.25)).plan(
+        obs, goal, generator=1
+    )
+    assert plan.std.max() == 0.25
+
+
+BAD = {
+    "keep": (lambda: CEM(samples=20, elites=5, keep=6), "keep is 6, expected at most elites = 5"),
+    "keep all": (lambda: PredictiveSampling(samples=2, keep=2), "keep is 2, expected less than 2"),
+    "both noises": (lambda: CEM(correlation=0.5, noise_exponent=1.0), "expected one of them"),
+    "decay": (lambda: CEM(decay=0.5), "decay is 0.5, expected a number of at least 1"),
+    "max_std": (lambda: CEM(min_std=1.0, max_std=0.5), "max_std is 0.5, expected at least min_std = 1.0"),
+    "max_std nan": (lambda: CEM(max_std=math.nan), "max_std is nan"),
+    "tolerance": (lambda: CEM(tolerance=1.0), "tolerance is 1.0, expected 0 <= tolerance < 1"),
+    "temperature": (lambda: MPPI(temperature=0.0), "temperature is 0.0, expected a positive number"),
+    "mppi elites": (lambda: MPPI(samples=5, elites=6), "elites is 6, expected at most samples = 5"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD.keys())
+def test_what_makes_no_search_is_refused(make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---- the update of MPPI ----
+
+
+def test_mppi_weighs_candidates_by_their_cost() -> None:
+    random = torch.Generator().manual_seed(0)
+    actions, cost = torch.randn(B, 40, T, A, generator=random), 1e3 * torch.rand(B, 40, generator=random)
+    state = torch.zeros(B, T, A), torch.ones(B, T, A)
+    weights = torch.softmax(-cost.double() / 50.0, 1)[:, :, None, None]
+    mean = (weights * actions).sum(1)
+    found = MPPI(samples=40, temperature=50.0).update(state, actions, cost)
+    torch.testing.assert_close(found.mean, mean.float())
+    assert torch.equal(found.std, state[1])
+    found = MPPI(samples=40, temperature=50.0, refit_std=True).update(state, actions, cost)
+    expected = (weights * (actions - mean[:, None]).square()).sum(1).sqrt()
+    torch.testing.assert_close(found.std, expected.float())
+
+
+def test_mppi_of_costs_that_overflow_an_exponential() -> None:
+    actions = torch.arange(4.0).view(1, 4, 1, 1)
+    state = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    found = MPPI(samples=4, temperature=1e-3).update(
+        state, actions, torch.tensor([[1e30, 3.0, 3.0, math.inf]])
+    )
+    assert found.mean.item() == 1.5
+
+
+# ---- noise ----
+
+
+@pytest.mark.parametrize("T", [1, 2, 5, 12, 25])
+def test_autoregressive_noise_has_its_covariance(T: int) -> None:
+    factor = autoregressive(T, 0.7).double()
+    expected = 0.7 ** (torch.arange(T)[:, None] - torch.arange(T)).abs().double()
+    assert (factor @ factor.T - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("T", [2, 5, 12, 25])
+def test_coloured_noise_has_its_spectrum(T: int, exponent: float) -> None:
+    """The power of every frequency, exactly, and unit variance at every step."""
+    factor = power_law(T, exponent).double()
+    covariance = factor @ factor.T
+    assert (covariance.diagonal() - 1).abs().max() < 1e-5
+    waves = torch.fft.fft(torch.eye(T, dtype=torch.complex128), norm="ortho")
+    power = (waves @ covariance.to(torch.complex128) @ waves.conj().T).diagonal().real
+    frequency = torch.fft.fftfreq(T, dtype=torch.float64).abs()
+    slope = (power[1:] / power[1]) * (frequency[1:] / frequency[1]) ** exponent
+    assert (slope - 1).abs().max() < 1e-4
+    assert power[0] == pytest.approx(power[1].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", [autoregressive(7, 0.6), power_law(7, 2.0)], ids=["autoregressive", "red"])
+def test_candidates_have_the_noise_of_the_factor(isa: str, noise: torch.Tensor) -> None:
+    zero, one = torch.zeros(1, 7, 2), torch.ones(1, 7, 2)
+    drawn = ops.cem_sample(zero, one, 100_000, 3, 0, factor=noise, isa=isa)
+    assert torch.equal(drawn[:, :50], reference.cem_sample(zero, one, 50, 3, 0, factor=noise))
+    rows = drawn[0, 1:].double()
+    expected = noise.double() @ noise.double().T
+    assert (torch.cov(rows[:, :, 0].T) - expected).abs().max() < 5 * math.sqrt(2 / 100_000)
+    assert (rows[:, :, 0] * rows[:, :, 1]).mean(0).abs().max() < 5 / math.sqrt(100_000)
