@@ -58,11 +58,13 @@ struct Panels {
   const int32_t* start = nullptr;  // int8: [count * PANEL] minus A's zero times the sum of the column, or null
 };
 
-// c[R][2] += a[R rows, K] b[K, panel]; every step asks for one cache line from `ahead` on.
+// c[R][2] += a[R rows, K] b[K, panel]; every step asks for a cache line from `ahead` on, and one `more` bytes further.
 template <int R>
-FASTWM_INLINE void micro(const float* a, int64_t lda, const float* b, int64_t K, const char* ahead, vf (&c)[R][2]) {
+FASTWM_INLINE void micro(const float* a, int64_t lda, const float* b, int64_t K, const char* ahead, int64_t more,
+                         vf (&c)[R][2]) {
   for (int64_t k = 0; k < K; ++k, b += PANEL, ahead += LINE) {
     __builtin_prefetch(ahead, 0, 2);
+    __builtin_prefetch(ahead + more, 0, 2);
     const vf b0 = load(b), b1 = load(b + LANES);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -74,9 +76,11 @@ FASTWM_INLINE void micro(const float* a, int64_t lda, const float* b, int64_t K,
 }
 
 template <int R>
-FASTWM_INLINE void micro(const bf16* a, int64_t lda, const bf16* b, int64_t K, const char* ahead, vf (&c)[R][2]) {
+FASTWM_INLINE void micro(const bf16* a, int64_t lda, const bf16* b, int64_t K, const char* ahead, int64_t more,
+                         vf (&c)[R][2]) {
   for (int64_t k = 0; k < K; k += 2, b += 2 * PANEL, ahead += LINE) {
     __builtin_prefetch(ahead, 0, 2);
+    __builtin_prefetch(ahead + more, 0, 2);
 #if FASTWM_ISA_avx512_bf16
     const __m512bh b0 = (__m512bh)_mm512_loadu_si512(b), b1 = (__m512bh)_mm512_loadu_si512(b + PANEL);
 #pragma GCC unroll 16
@@ -104,9 +108,11 @@ FASTWM_INLINE void micro(const bf16* a, int64_t lda, const bf16* b, int64_t K, c
 
 // Unsigned bytes of A times signed bytes of B, exactly, on every instruction set.
 template <int R>
-FASTWM_INLINE void micro(const byte* a, int64_t lda, const byte* b, int64_t K, const char* ahead, vi (&c)[R][2]) {
+FASTWM_INLINE void micro(const byte* a, int64_t lda, const byte* b, int64_t K, const char* ahead, int64_t more,
+                         vi (&c)[R][2]) {
   for (int64_t k = 0; k < K; k += 4, b += 4 * PANEL, ahead += LINE) {
     __builtin_prefetch(ahead, 0, 2);
+    __builtin_prefetch(ahead + more, 0, 2);
     const vi b0 = bits(load(reinterpret_cast<const float*>(b))),
              b1 = bits(load(reinterpret_cast<const float*>(b + 2 * PANEL)));
 #if !FASTWM_ISA_avx512_bf16
@@ -143,16 +149,16 @@ FASTWM_INLINE void begin(const Panels<byte>& b, int64_t column, vi& c0, vi& c1) 
 
 template <int R, class T, class End>
 FASTWM_INLINE void block(int rows, Rows<T> a, const Panels<T>& b, const T* panel_data, int64_t panel, const char* ahead,
-                         int64_t row, const End& end) {
+                         int64_t more, int64_t row, const End& end) {
   if constexpr (R > 1) {
-    if (rows != R) return block<R - 1>(rows, a, b, panel_data, panel, ahead, row, end);
+    if (rows != R) return block<R - 1>(rows, a, b, panel_data, panel, ahead, more, row, end);
   }
   const int64_t column = panel * PANEL;
   Sum<T> c[R][2];
   begin(b, column, c[0][0], c[0][1]);
 #pragma GCC unroll 16
   for (int r = 1; r < R; ++r) c[r][0] = c[0][0], c[r][1] = c[0][1];
-  micro<R>(a.data, a.ld, panel_data, b.K, ahead, c);
+  micro<R>(a.data, a.ld, panel_data, b.K, ahead, more, c);
   if constexpr (GROUP<T> == 4) {
     const vf s0 = load(b.scale + column), s1 = load(b.scale + column + LANES);
     const vf bias0 = b.bias ? load(b.bias + column) : vf{}, bias1 = b.bias ? load(b.bias + column + LANES) : vf{};
@@ -174,13 +180,14 @@ __attribute__((noinline)) void gemm(Rows<T> a, int64_t rows, const Panels<T>& b,
   if (rows == 0) return;
   const int64_t blocks = (rows + MAX_ROWS - 1) / MAX_ROWS, small = rows / blocks, large_count = rows % blocks;
   const int64_t part = b.K / GROUP<T> * LINE;  // bytes of the next panel that one row block asks for
+  const int64_t more = blocks == 1 && PANEL * 4 > LINE ? part : 0;  // a lone block asks for all of it
   const T* data = b.data;
   for (int64_t panel = 0; panel < b.count; ++panel, data += b.stride) {
     const char* ahead =
         panel + 1 < b.count ? reinterpret_cast<const char*>(data + b.stride) : static_cast<const char*>(next);
     for (int64_t i = 0, row = 0; i < blocks; ++i) {
       const int size = static_cast<int>(small + (i < large_count));
-      block<MAX_ROWS>(size, a.from(row), b, data, panel, ahead, row, end);
+      block<MAX_ROWS>(size, a.from(row), b, data, panel, ahead, more, row, end);
       row += size;
       if (i + 1 < PANEL * 4 / LINE) ahead += part;  // a step reads PANEL * 4 bytes; once all are asked for, ask again
     }
