@@ -52,7 +52,7 @@ def objects() -> dict[str, Path]:
 
 
 def loops(isa: str, path: Path) -> Iterator[Loop]:
-    """The largest loop of each dtype's products over k, which prefetches one line a step."""
+    """The largest loop of each dtype's products over k, which prefetches two lines a step."""
     listing = subprocess.run(
         ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", path],
         capture_output=True,
@@ -69,7 +69,7 @@ def loops(isa: str, path: Path) -> Iterator[Loop]:
             loop = classify(isa, dtype, instructions)
             if (
                 loop.multiply
-                and loop.prefetch == 1
+                and loop.prefetch == 2
                 and (dtype not in best or loop.multiply > best[dtype].multiply)
             ):
                 best[dtype] = loop
