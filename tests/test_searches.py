@@ -7,6 +7,7 @@ import itertools
 import math
 
 import pytest
+import tiny_engine
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,12 +54,7 @@ SEARCHES: dict[str, Sampling] = {
 
 
 def problem(batch: int = B, seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    obs = {
-        "latents": torch.randn(batch, K, E, generator=random),
-        "past_actions": torch.randn(batch, K - 1, A, generator=random),
-    }
-    return obs, torch.randn(batch, E, generator=random)
+    return tiny_engine.problem(batch, frames=K, A=A, E=E, seed=seed)
 
 
 def planner(search: Sampling, **options) -> Planner:

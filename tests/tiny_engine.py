@@ -8,6 +8,16 @@ import torch
 from torch import Tensor
 
 
+def problem(batch: int, *, frames: int, A: int, E: int, seed: int = 0) -> tuple[dict[str, Tensor], Tensor]:
+    """What a planner is given: latents [batch, frames, E] with the blocks between them, and goals [batch, E]."""
+    random = torch.Generator().manual_seed(seed)
+    obs = {
+        "latents": torch.randn(batch, frames, E, generator=random),
+        "past_actions": torch.randn(batch, frames - 1, A, generator=random),
+    }
+    return obs, torch.randn(batch, E, generator=random)
+
+
 class TinyEngine:
     """z' = z + a M, M [A, E]; past actions are checked and ignored. Images are encoded by their means over
     blocks of pixels.

@@ -172,7 +172,7 @@ struct SharedRows {
   }
 };
 
-// out[rows, padded] = start + a W^T + bias, float32. columns: d.out, padded, where it comes in no blocks.
+// out[rows, padded] = start + a W^T + bias, float32, of a Dense whose outputs come in no blocks.
 template <class T, class Start>
 void linear(const Dense& d, Rows<T> a, int64_t rows, float* out, int64_t ldo, const void* next, const Start& start) {
   const int64_t K = round_up(d.in, GROUP<T>);
