@@ -94,6 +94,7 @@ struct RolloutArgs {
   int64_t tile;  // candidates that travel together through the layers, chosen by rollout_tile()
   bool keep_all;
   int32_t threads;
+  int64_t until;  // monotonic nanoseconds: no tile is started later, its latents are NaN; 0 without end
 };
 
 // ---- goal_cost: predicted latents, goal -> one cost per candidate

@@ -20,6 +20,8 @@ _HOMES = {
     "WorldModelConfig": "fastwm.models",
     "compile": "fastwm.engine.compile",
     "Engine": "fastwm.engine.engine",
+    "Goal": "fastwm.planning",
+    "Cost": "fastwm.planning",
     "GoalDistance": "fastwm.planning",
     "ActionPenalty": "fastwm.planning",
     "Sum": "fastwm.planning",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from fastwm.planning import MPPI as MPPI
     from fastwm.planning import ActionPenalty as ActionPenalty
     from fastwm.planning import Agent as Agent
+    from fastwm.planning import Cost as Cost
+    from fastwm.planning import Goal as Goal
     from fastwm.planning import GoalDistance as GoalDistance
     from fastwm.planning import Plan as Plan
     from fastwm.planning import Planner as Planner

@@ -84,7 +84,7 @@ def test_a_batch_is_planned_at_once_with_one_stream_each() -> None:
     assert len(planner.asked) == 1
     assert planner.asked[0]["environments"].tolist() == [0, 1, 2, 3]
     goals = planner.engine.encode(images(4, seed=1))[:, 0]
-    assert torch.equal(planner.asked[0]["goal"], goals)
+    assert torch.equal(planner.asked[0]["goal"].latents[:, 0], goals)
 
 
 @pytest.mark.parametrize("which", [[1], np.array([False, True, False]), torch.tensor([1])])
@@ -138,7 +138,7 @@ def test_a_goal_is_encoded_once_until_it_changes() -> None:
     goal[0, 0, 0, 0] ^= 255  # in place
     agent.act(images(1), goal)
     assert planner.engine.encoded == 6
-    assert torch.equal(planner.asked[-1]["goal"], planner.engine.encode(goal)[:, 0])
+    assert torch.equal(planner.asked[-1]["goal"].latents[:, 0], planner.engine.encode(goal)[:, 0])
 
 
 def test_the_deadline_is_shared_by_the_plans_of_a_call() -> None:
@@ -215,8 +215,8 @@ def test_bad_options_are_refused(options, message) -> None:
 
 def test_bad_calls_are_refused() -> None:
     agent = Agent(recorder())
-    with pytest.raises(ValueError, match="deadline is -1"):
-        agent.act(images(1), images(1), deadline=-1)
+    with pytest.raises(ValueError, match="deadline is nan"):
+        agent.act(images(1), images(1), deadline=math.nan)
     with pytest.raises(ValueError, match="obs has shape"):
         agent.act(images(4).reshape(2, 2, 2, 2, 3), images(1))
     with pytest.raises(TypeError, match="obs is dict"):

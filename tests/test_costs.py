@@ -10,7 +10,7 @@ from tiny_engine import TinyEngine
 
 import fastwm
 from fastwm import CEM, ActionPenalty, GoalDistance, Planner
-from fastwm.planning import Cost
+from fastwm.planning import Cost, Goal
 
 B, K, T, A, E = 3, 2, 4, 2, 5
 
@@ -51,7 +51,7 @@ def test_costs_compose() -> None:
         + 6 * (latents - goal[:, None, None]).square().sum(-1).mean(-1)
         + 0.5 * actions.square().sum((2, 3))
     )
-    assert torch.allclose(total(latents, actions, goal), expected, rtol=1e-5)
+    assert torch.allclose(total(latents, actions, Goal(goal[:, None])), expected, rtol=1e-5)
 
 
 def test_a_cost_of_ones_own() -> None:

@@ -197,9 +197,15 @@ def test_no_iteration_starts_that_cannot_end_before_the_deadline() -> None:
     assert torch.equal(part.actions, plan.actions)
 
 
-def test_a_deadline_that_cannot_be_met_still_gives_one_iteration() -> None:
-    plan = Planner(engine(delay=0.01), CEM(iterations=10), T).plan(*problem(), deadline=1e-6)
-    assert plan.iterations == 1
+@pytest.mark.parametrize("deadline", [1e-6, 0.0, -1.0])
+def test_a_deadline_that_cannot_be_met_gives_the_warm_start(deadline: float) -> None:
+    planner = Planner(engine(delay=0.01), CEM(iterations=10), T)
+    start = torch.full((B, T - 1, A), 0.5)
+    plan = planner.plan(*problem(), deadline=deadline, warm_start=start)
+    assert plan.iterations == 0
+    assert plan.stats["end"] == "fallback"
+    assert torch.equal(plan.actions[:, :-1], start)
+    assert plan.cost.isinf().all()
     assert plan.deadline_hit
 
 
@@ -258,7 +264,7 @@ NAN = torch.full((B, T, A), math.nan)
         ({"warm_start": [[0.0]]}, TypeError, "warm_start is list"),
         ({"noise": torch.zeros(2, B, 30, T, A)}, ValueError, "noise has shape"),
         ({"noise": torch.full((3, B, 30, T, A), math.nan)}, ValueError, "noise holds numbers"),
-        ({"deadline": 0.0}, ValueError, "deadline is 0.0"),
+        ({"deadline": True}, ValueError, "deadline is True"),
         ({"deadline": math.nan}, ValueError, "deadline is nan"),
         ({"generator": -1}, ValueError, "generator is -1"),
         ({"generator": "0"}, TypeError, "generator is str"),

@@ -7,6 +7,7 @@ tests/test_models.py and tests/peers tie to the models' own sliding windows.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -286,12 +287,31 @@ def test_non_contiguous_arguments_are_read_by_value(isa: str) -> None:
 # ---- as a torch op -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("keep_all", [True, False])
+def test_candidates_that_there_is_no_time_for_are_nan(keep_all: bool) -> None:
+    packed = PackedPredictor(specs.transformer(0), dtype="float32", isa=isas()[0])
+    inputs = specs.inputs(packed.spec, 0, B=2, S=300, T=3, K=2)
+    whole = rollout(packed, *inputs, keep_all=keep_all)
+    assert rollout(packed, *inputs, keep_all=keep_all, seconds=0.0).isnan().all()
+    assert rollout(packed, *inputs, keep_all=keep_all, seconds=-1.0).isnan().all()
+    assert torch.equal(rollout(packed, *inputs, keep_all=keep_all, seconds=60.0), whole)
+    part = rollout(packed, *inputs, keep_all=keep_all, seconds=1e-4)
+    done = part.isfinite().flatten(2).all(2)
+    assert torch.equal(part[done], whole[done])
+    assert part[~done].isnan().all()
+    with pytest.raises(ValueError, match="seconds is nan"):
+        rollout(packed, *inputs, seconds=math.nan)
+
+
 def test_opcheck() -> None:
     packed = PackedPredictor(specs.transformer(0), dtype="float32", isa=isas()[0])
     context, actions, past = specs.inputs(packed.spec, 0, B=2, S=4, T=3, K=2)
-    torch.library.opcheck(torch.ops.fastwm.rollout.default, (packed.handle, context, actions, past, True, 1))
     torch.library.opcheck(
-        torch.ops.fastwm.rollout.default, (packed.handle, context[:, 1:], actions, past[:, 1:], False, 2)
+        torch.ops.fastwm.rollout.default, (packed.handle, context, actions, past, True, None, 1)
+    )
+    torch.library.opcheck(
+        torch.ops.fastwm.rollout.default,
+        (packed.handle, context[:, 1:], actions, past[:, 1:], False, 60.0, 2),
     )
 
 

@@ -76,7 +76,7 @@ def test_a_plan_is_better_than_the_mean_and_no_better_than_the_optimum(name: str
     costs = []
     for actions in (plan.actions, torch.zeros_like(plan.actions)):
         latents = search.engine.rollout(obs["latents"], actions[:, None], obs["past_actions"])
-        costs.append(search.cost(latents, actions[:, None], goal)[:, 0])
+        costs.append(search.cost(latents, actions[:, None], search.goal(goal, B))[:, 0])
     _, least = search.engine.optimum(obs, goal, T, penalty=1.0)
     assert (costs[0] >= 0.999 * least).all()
     share = {"mppi": 0.8, "predictive": 0.8, "shooting": 0.9}.get(
@@ -250,12 +250,12 @@ def test_what_makes_no_search_is_refused(make, message: str) -> None:
 def test_mppi_weighs_candidates_by_their_cost() -> None:
     random = torch.Generator().manual_seed(0)
     actions, cost = torch.randn(B, 40, T, A, generator=random), 1e3 * torch.rand(B, 40, generator=random)
-    state = torch.zeros(B, T, A), torch.ones(B, T, A)
+    state = MPPI().start(torch.zeros(B, T, A), torch.ones(B, T, A))
     weights = torch.softmax(-cost.double() / 50.0, 1)[:, :, None, None]
     mean = (weights * actions).sum(1)
     found = MPPI(samples=40, temperature=50.0).update(state, actions, cost)
     torch.testing.assert_close(found.mean, mean.float())
-    assert torch.equal(found.std, state[1])
+    assert torch.equal(found.std, state.std)
     found = MPPI(samples=40, temperature=50.0, refit_std=True).update(state, actions, cost)
     expected = (weights * (actions - mean[:, None]).square()).sum(1).sqrt()
     torch.testing.assert_close(found.std, expected.float())
@@ -263,7 +263,7 @@ def test_mppi_weighs_candidates_by_their_cost() -> None:
 
 def test_mppi_of_costs_that_overflow_an_exponential() -> None:
     actions = torch.arange(4.0).view(1, 4, 1, 1)
-    state = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    state = MPPI().start(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
     found = MPPI(samples=4, temperature=1e-3).update(
         state, actions, torch.tensor([[1e30, 3.0, 3.0, math.inf]])
     )

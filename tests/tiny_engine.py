@@ -32,6 +32,7 @@ class TinyEngine:
         self.action_mean, self.action_std = torch.full((A,), mean), torch.full((A,), std)
         self.matrix = torch.randn(A, E, generator=torch.Generator().manual_seed(A + 100 * E))
         self.delay, self.kept, self.encoded = delay, None, 0
+        self.observation_dims = 3
 
     def encode(self, obs) -> Tensor:
         pixels = torch.as_tensor(obs)
@@ -42,7 +43,13 @@ class TinyEngine:
         return pixels.flatten(2).float()[..., : self.embed_dim] / 255
 
     def rollout(
-        self, context: Tensor, actions: Tensor, past_actions: Tensor | None = None, *, keep: str = "last"
+        self,
+        context: Tensor,
+        actions: Tensor,
+        past_actions: Tensor | None = None,
+        *,
+        keep: str = "last",
+        seconds: float | None = None,
     ) -> Tensor:
         assert context.shape[1] == 1 or past_actions.shape == (
             len(context),

@@ -8,6 +8,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/pack.h"
+#include "cpu/parallel.h"
 
 namespace py = pybind11;
 using namespace fastwm;
@@ -90,7 +91,8 @@ struct BoundPredictor {
   BoundPredictor(const BoundPredictor&) = delete;
 
   RolloutArgs args(uintptr_t context, uintptr_t past_actions, uintptr_t actions, uintptr_t latents, uintptr_t workspace,
-                   int64_t B, int64_t S, int64_t T, int64_t K, bool keep_all, int32_t threads) const {
+                   int64_t B, int64_t S, int64_t T, int64_t K, bool keep_all, int32_t threads,
+                   int64_t until = 0) const {
     RolloutArgs a{&p,
                   at<float>(context),
                   at<float>(past_actions),
@@ -103,7 +105,8 @@ struct BoundPredictor {
                   K,
                   0,
                   keep_all,
-                  threads};
+                  threads,
+                  until};
     a.tile = kernels->rollout_tile(a);
     return a;
   }
@@ -218,8 +221,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
            })
       .def("rollout", [](const BoundPredictor& b, uintptr_t context, uintptr_t past_actions, uintptr_t actions,
                          uintptr_t latents, uintptr_t workspace, int64_t B, int64_t S, int64_t T, int64_t K,
-                         bool keep_all, int32_t threads) {
-        const RolloutArgs a = b.args(context, past_actions, actions, latents, workspace, B, S, T, K, keep_all, threads);
+                         bool keep_all, int32_t threads, double seconds) {
+        const int64_t until = seconds < 0 ? 0 : monotonic_now() + static_cast<int64_t>(seconds * 1e9);
+        const RolloutArgs a =
+            b.args(context, past_actions, actions, latents, workspace, B, S, T, K, keep_all, threads, until);
         py::gil_scoped_release unlocked;
         b.kernels->rollout(a);
       });

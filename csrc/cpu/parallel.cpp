@@ -148,4 +148,9 @@ void parallel_for(int64_t count, int32_t threads, void (*task)(void*, int64_t, i
   the_pool()->run(count, threads, task, context);
 }
 
+int64_t monotonic_now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
 }  // namespace fastwm

@@ -1,4 +1,4 @@
-// Threads: the only header that knows about them.
+// Threads and their clock: the only header that knows about them.
 #pragma once
 #include <cstdint>
 
@@ -10,5 +10,8 @@ namespace fastwm {
 // on it.
 void parallel_for(int64_t count, int32_t threads, void (*task)(void* context, int64_t index, int32_t worker),
                   void* context);
+
+// Nanoseconds of a clock that never goes back, from an unknown start.
+int64_t monotonic_now();
 
 }  // namespace fastwm

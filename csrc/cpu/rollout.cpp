@@ -358,6 +358,12 @@ struct Rollout {
         predict(w, first, count, t);
   }
 
+  // What a tile that was not started leaves behind: NaN, which every cost carries on and every search counts as worst.
+  void leave(int64_t first, int64_t count) const {
+    const int64_t each = (a.keep_all ? a.T : 1) * p.E;
+    for (int64_t i = first * each; i < (first + count) * each; ++i) a.latents[i] = __builtin_nanf("");
+  }
+
   // Keys and values of the shared context tokens of `count` environments, for every place of the window.
   void prefix(Buffers<T>& w, int64_t first, int64_t count) const {
     embed_actions(w, a.past_actions + first * (a.K - 1) * p.A, count, a.K - 1);
@@ -396,9 +402,11 @@ struct Job {
   }
   static void tile(void* context, int64_t i, int32_t worker) {
     const Job& job = *static_cast<Job*>(context);
+    const int64_t first = i * job.a.tile, count = min(job.a.tile, job.a.B * job.a.S - first);
+    if (job.a.until && monotonic_now() >= job.a.until) return job.rollout.leave(first, count);
     Arena arena = job.worker(worker);
     Buffers<T> w(arena, job.a, job.memory.s, job.a.tile, job.memory.s.own, job.a.T);
-    job.rollout.tile(w, i * job.a.tile, min(job.a.tile, job.a.B * job.a.S - i * job.a.tile));
+    job.rollout.tile(w, first, count);
   }
   void run() {
     if (memory.s.prefixes) parallel_for((a.B + memory.prefix_tile - 1) / memory.prefix_tile, a.threads, prefix, this);

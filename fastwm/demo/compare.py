@@ -126,7 +126,7 @@ def engine_costs(
     """The same by the planner's engine."""
     engine = planner.engine
     latents = engine.rollout(engine.encode(start), actions, keep="all")
-    return planner.cost(latents, actions, engine.encode(goal)[:, 0], threads=engine.threads)
+    return planner.cost(latents, actions, planner.goal(goal, len(actions)), threads=engine.threads)
 
 
 @torch.inference_mode()

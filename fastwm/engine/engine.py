@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
+import time
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
@@ -102,7 +104,11 @@ class Engine:
             latents = [self._imported.encode(frame) for frame in obs.flatten(0, 1)]
         return torch.stack(latents).to("cpu", torch.float32).view(B, K, self.embed_dim)
 
-    @torch.no_grad()
+    @property
+    def observation_dims(self) -> int:
+        """Dimensions of one observation: 3 for an image."""
+        return len(self._imported.observation[0])
+
     def rollout(
         self,
         context: Tensor,
@@ -110,11 +116,14 @@ class Engine:
         past_actions: Tensor | None = None,
         *,
         keep: Literal["last", "all"] = "last",
+        seconds: float | None = None,
     ) -> Tensor:
         """Predicted latents after each candidate's actions: [B, S, E] after the last block, or [B, S, T, E] with keep="all".
 
         context [B, K, E]: latents of the last K frames, 1 <= K <= window. actions [B, S, T, A] in environment units.
         past_actions [B, K-1, A]: blocks executed between the context frames, needed when K > 1. All float32 on the CPU.
+        seconds: the time to start work in: latents of candidates that were not started by then are NaN.
+        Gradients flow to the arguments that ask for them, through the reference in PyTorch, in float32.
         Equal to the model's own sliding-window rollout within the dtype's tolerance.
         Raises TypeError or ValueError, naming the argument, before any work.
         """
@@ -123,13 +132,25 @@ class Engine:
         if self._packed is not None:
             all_steps = keep == "all"
             return packed_rollout(
-                self._packed, context, actions, past_actions, keep_all=all_steps, threads=self.threads
+                self._packed,
+                context,
+                actions,
+                past_actions,
+                keep_all=all_steps,
+                seconds=seconds,
+                threads=self.threads,
             )
         past_actions = check_rollout(self.spec, context, actions, past_actions)
         # One environment at a time: PyTorch's matrix products round differently for another number of rows.
-        each = zip(context.split(1), actions.split(1), past_actions.split(1), strict=True)
+        end = time.perf_counter() + (math.inf if seconds is None else seconds)
+        each = []
         with own_precision():
-            latents = torch.cat([reference_rollout(self.spec, *environment) for environment in each])
+            for environment in zip(context.split(1), actions.split(1), past_actions.split(1), strict=True):
+                if time.perf_counter() < end:
+                    each.append(reference_rollout(self.spec, *environment))
+                else:
+                    each.append(context.new_full((1, *actions.shape[1:3], self.embed_dim), math.nan))
+        latents = torch.cat(each)
         return latents if keep == "all" else latents[:, :, -1]
 
     def info(self) -> dict:

@@ -19,12 +19,14 @@ def rollout(
     past_actions: Tensor | None = None,
     *,
     keep_all: bool = False,
+    seconds: float | None = None,
     threads: int = 1,
 ) -> Tensor:
     """Predicted latents [B, S, E] after the last action block of each candidate, or [B, S, T, E] after each block if keep_all.
 
     context [B, K, E], 1 <= K <= window; actions [B, S, T, A] in environment units; past_actions [B, K-1, A], needed when K > 1;
-    all float32, on the CPU, finite. Where gradients are asked for, the PyTorch reference runs, in float32.
+    all float32, on the CPU, finite. seconds: no tile of candidates is started later than that; what is left out is NaN.
+    Where gradients are asked for, the PyTorch reference runs, in float32.
     Raises TypeError or ValueError naming the argument.
     """
     if past_actions is None and isinstance(context, Tensor) and context.ndim == 3 and context.shape[1] == 1:
@@ -35,7 +37,7 @@ def rollout(
         past = check_rollout(packed.spec, context, actions, past_actions)
         latents = reference_rollout(packed.spec, context, actions, past)
         return latents if keep_all else latents[:, :, -1]
-    return _rollout(packed.handle, context, actions, past_actions, keep_all, threads)
+    return _rollout(packed.handle, context, actions, past_actions, keep_all, seconds, threads)
 
 
 def check_shapes(spec: PredictorSpec, context: object, actions: object, past_actions: object) -> None:
@@ -81,26 +83,30 @@ def check_rollout(
     return past_actions
 
 
-def _empty(handle, context, actions, past_actions, keep_all, threads):  # type: ignore[no-untyped-def]
+def _empty(handle, context, actions, past_actions, keep_all, seconds, threads):  # type: ignore[no-untyped-def]
     check_shapes(handles[handle].spec, context, actions, past_actions)
     _check.integer("threads", threads, 1, 1025)
+    if seconds is not None and not seconds < 1e9:
+        raise ValueError(f"seconds is {seconds!r}, expected less than 1e9 or None")
     B, S, T, _ = actions.shape
     E = context.shape[2]
     return context.new_empty((B, S, T, E) if keep_all else (B, S, E))
 
 
 @op(
-    "rollout(int predictor, Tensor context, Tensor actions, Tensor? past_actions, bool keep_all, int threads) -> Tensor",
+    "rollout(int predictor, Tensor context, Tensor actions, Tensor? past_actions, bool keep_all, float? seconds, int threads) "
+    "-> Tensor",
     fake=_empty,
 )
-def _rollout(handle, context, actions, past_actions, keep_all, threads):  # type: ignore[no-untyped-def]
-    latents = _empty(handle, context, actions, past_actions, keep_all, threads)
+def _rollout(handle, context, actions, past_actions, keep_all, seconds, threads):  # type: ignore[no-untyped-def]
+    latents = _empty(handle, context, actions, past_actions, keep_all, seconds, threads)
     packed = handles[handle]
     past_actions = check_rollout(packed.spec, context, actions, past_actions).contiguous()
     context, actions = context.contiguous(), actions.contiguous()
     sizes = (*actions.shape[:3], context.shape[1])
     workspace = packed.workspace(*sizes, threads)
     packed.bound.rollout(
-        *map(_check.address, (context, past_actions, actions, latents, workspace)), *sizes, keep_all, threads
+        *map(_check.address, (context, past_actions, actions, latents, workspace)),
+        *(*sizes, keep_all, threads, -1.0 if seconds is None else max(0.0, seconds)),
     )
     return latents

@@ -2,13 +2,16 @@
 
 from fastwm.planning.agent import Agent
 from fastwm.planning.cem import CEM
-from fastwm.planning.costs import ActionPenalty, Cost, GoalDistance, Sum
+from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
+from fastwm.planning.goal import Goal
 from fastwm.planning.icem import ICEM
 from fastwm.planning.mppi import MPPI
-from fastwm.planning.planner import Iteration, Plan, Planner
+from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.policy import Policy
 from fastwm.planning.predictive_sampling import PredictiveSampling
 from fastwm.planning.random_shooting import RandomShooting
 from fastwm.planning.sampling import Sampling, State
+from fastwm.planning.search import Iteration, search
 
 __all__ = [
     "CEM",
@@ -17,13 +20,17 @@ __all__ = [
     "ActionPenalty",
     "Agent",
     "Cost",
+    "Function",
+    "Goal",
     "GoalDistance",
     "Iteration",
     "Plan",
     "Planner",
+    "Policy",
     "PredictiveSampling",
     "RandomShooting",
     "Sampling",
     "State",
     "Sum",
+    "search",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastwm.planning.clock import Clock
-from fastwm.planning.inputs import goal_latent
+from fastwm.planning.goal import GivenGoal, Goal
 from fastwm.planning.planner import Plan, Planner
 
 
@@ -48,7 +48,7 @@ class Agent:
         self.planner, self.history, self.replan_every = planner, history, replan_every
         self.plan: Plan | None = None
         self._memory: Memory | None = None
-        self._goal: tuple[Tensor, Tensor] | None = None  # the last goal and its latents
+        self._goal: tuple[Tensor, Goal] | None = None  # the last goal, as given and encoded
 
     def reset(self, environments: Sequence[int] | Tensor | np.ndarray | None = None) -> None:
         """Forget frames, executed blocks and plans: of all environments, or of those given by number or by a mask [B].
@@ -83,7 +83,10 @@ class Agent:
 
     @torch.no_grad()
     def act(
-        self, obs: Tensor | np.ndarray, goal: Tensor | np.ndarray, deadline: float | None = None
+        self,
+        obs: Tensor | np.ndarray,
+        goal: GivenGoal | Goal | None = None,
+        deadline: float | None = None,
     ) -> Tensor | np.ndarray:
         """The next action block: [A] for one image, [B, A] for a batch of them; environment units, an array for an array.
 
@@ -97,9 +100,11 @@ class Agent:
         clock = Clock(deadline)
         if not isinstance(obs, (Tensor, np.ndarray)):
             raise TypeError(f"obs is {type(obs).__name__}, expected a tensor or array of images")
-        if obs.ndim not in (3, 4):
+        single = self.planner.engine.observation_dims
+        if obs.ndim not in (single, single + 1):
             raise ValueError(
-                f"obs has shape {tuple(obs.shape)}, expected one image or one for each environment"
+                f"obs has shape {tuple(obs.shape)}, expected one observation of {single} dimensions or one for each "
+                "environment"
             )
         frame = self.planner.engine.encode(obs)[:, -1]  # [B, E]
         B = len(frame)
@@ -116,7 +121,7 @@ class Agent:
         block = plan[torch.arange(B), executed]  # [B, A]
         blocks = torch.cat([memory.blocks[:, 1:], block[:, None]], dim=1)
         self._memory = Memory(latents, blocks, frames, plan, executed + 1)
-        action = block[0] if obs.ndim == 3 else block
+        action = block[0] if obs.ndim == single else block
         return action.numpy() if isinstance(obs, np.ndarray) else action
 
     def _start(self, B: int) -> Memory:
@@ -129,7 +134,7 @@ class Agent:
             executed=torch.full((B,), self.replan_every),
         )
 
-    def _replan(self, memory: Memory, target: Tensor, clock: Clock) -> tuple[Tensor, Tensor, Plan | None]:
+    def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Tensor, Tensor, Plan | None]:
         """Plans [B, T, A] and blocks executed of them [B], with new plans where `replan_every` blocks have been executed;
         and the last Plan.
 
@@ -147,7 +152,7 @@ class Agent:
                     "latents": memory.latents[group, history - K :],
                     "past_actions": memory.blocks[group, history - K + 1 :],
                 },
-                target[group],
+                target.select(group),
                 warm_start=plan[group, self.replan_every :],
                 deadline=clock.share(len(lengths) - place),
                 generator=seed,
@@ -156,13 +161,15 @@ class Agent:
             plan[group], executed[group] = found.actions, 0
         return plan, executed, found
 
-    def _target(self, goal: Tensor | np.ndarray, B: int) -> Tensor:
-        """Goal latents [B, E], encoded again only when the goal changes."""
+    def _target(self, goal: GivenGoal | Goal | None, B: int) -> Goal:
+        """The goal of each environment, encoded again only when it changes."""
         given = torch.from_numpy(np.ascontiguousarray(goal)) if isinstance(goal, np.ndarray) else goal
-        if self._goal is not None and isinstance(given, Tensor):
-            known, latents = self._goal
-            if given.dtype == known.dtype and torch.equal(given, known) and len(latents) == B:
-                return latents
-        latents = goal_latent(self.planner.engine, given, B)
-        self._goal = given.clone(), latents
-        return latents
+        if not isinstance(given, Tensor):
+            return self.planner.goal(given, B)
+        if self._goal is not None:
+            known, encoded = self._goal
+            if given.dtype == known.dtype and torch.equal(given, known) and len(encoded.latents) == B:  # type: ignore[arg-type]
+                return encoded
+        encoded = self.planner.goal(given, B)
+        self._goal = given.clone(), encoded
+        return encoded

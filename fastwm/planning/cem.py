@@ -40,7 +40,13 @@ class CEM(Sampling):
         return min(self.samples, 2 * self.elites)
 
     def update(
-        self, state: State | tuple[Tensor, Tensor], actions: Tensor, cost: Tensor, *, threads: int = 1
+        self,
+        state: State,
+        actions: Tensor,
+        cost: Tensor,
+        *,
+        gradient: Tensor | None = None,
+        threads: int = 1,
     ) -> State:
         """See the class."""
         return self.ranked(state, actions, cost, self.elites, momentum=self.momentum, threads=threads)

@@ -10,19 +10,21 @@ import numpy as np
 
 
 class Clock:
-    """Starts when made. deadline: seconds from then, or None.
+    """Starts when made. deadline: seconds from then, or None; one that is not positive has passed.
 
-    Raises ValueError unless the deadline is a positive finite number.
+    Raises ValueError unless the deadline is a finite number.
     """
 
     def __init__(self, deadline: float | None) -> None:
         self._start = time.perf_counter()
-        if deadline is not None and not (isinstance(deadline, (int, float)) and 0.0 < deadline < math.inf):
-            raise ValueError(
-                f"deadline is {deadline!r}, expected a positive finite number of seconds or None"
-            )
-        self._deadline = math.inf if deadline is None else deadline
-        self._cut_short = False
+        if deadline is not None and (
+            isinstance(deadline, bool)
+            or not isinstance(deadline, (int, float))
+            or not math.isfinite(deadline)
+        ):
+            raise ValueError(f"deadline is {deadline!r}, expected a finite number of seconds or None")
+        self._deadline = math.inf if deadline is None else float(deadline)
+        self.cut_short = False
         self.times: list[float] = []  # of each iteration, seconds
 
     @property
@@ -31,22 +33,31 @@ class Clock:
         return time.perf_counter() - self._start
 
     @property
+    def left(self) -> float | None:
+        """Seconds until the deadline, negative after it; None without one."""
+        return None if self._deadline == math.inf else self._deadline - self.elapsed
+
+    @property
+    def passed(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.elapsed > self._deadline
+
+    @property
     def deadline_hit(self) -> bool:
         """Whether the deadline ended the search early or has passed."""
-        return self._cut_short or self.elapsed > self._deadline
+        return self.cut_short or self.passed
 
     def share(self, parts: int) -> float | None:
-        """An equal part of the time that is left, for one of `parts` pieces of work; at least a
-        microsecond."""
-        return None if self._deadline == math.inf else max((self._deadline - self.elapsed) / parts, 1e-6)
+        """An equal part of the time that is left, for one of `parts` pieces of work."""
+        left = self.left
+        return None if left is None else left / parts
 
-    def iterations(self, count: int) -> Iterator[int]:
-        """0 .. count-1, but after the first only while the slowest iteration so far would still end in
-        time."""
+    def iterations(self, count: int, expected: float = 0.0) -> Iterator[int]:
+        """0 .. count-1, each only while the slowest iteration so far, and `expected` seconds, would still end in time."""
         for iteration in range(count):
             started = self.elapsed
-            if iteration and started + max(self.times) > self._deadline:
-                self._cut_short = True
+            if started + max([expected, *self.times]) > self._deadline or started >= self._deadline:
+                self.cut_short = True
                 return
             try:
                 yield iteration
@@ -54,6 +65,6 @@ class Clock:
                 self.times.append(self.elapsed - started)
 
     def stats(self) -> dict[str, float]:
-        """Median and 99th percentile of the iterations' times, seconds."""
-        p50, p99 = np.percentile(self.times, [50, 99])
+        """Median and 99th percentile of the iterations' times, seconds; 0 where none ran."""
+        p50, p99 = np.percentile(self.times or [0.0], [50, 99])
         return {"iteration_p50": float(p50), "iteration_p99": float(p99)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -11,10 +11,37 @@ from torch import Tensor
 
 from fastwm.ops._check import readable
 
-if TYPE_CHECKING:
-    from fastwm.engine.engine import Engine
-
 Observation = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
+
+
+class Dynamics(Protocol):
+    """What planning needs of a world model; `fastwm.Engine` is one, `Planner.from_function` makes one."""
+
+    embed_dim: int  # E
+    action_dim: int  # A
+    window: int  # most frames of context
+    threads: int
+    action_mean: Tensor  # [A] where searches begin, environment units
+    action_std: Tensor  # [A] what a search's std is measured in
+
+    @property
+    def observation_dims(self) -> int:
+        """Dimensions of one observation: 3 for an image, 1 for a state."""
+
+    def encode(self, obs: Tensor | np.ndarray) -> Tensor:
+        """[...], [B, ...] or [B, K, ...] -> latents float32 [B, K, E]"""
+
+    def rollout(
+        self,
+        context: Tensor,
+        actions: Tensor,
+        past_actions: Tensor | None = None,
+        *,
+        keep: Literal["last", "all"] = "last",
+        seconds: float | None = None,
+    ) -> Tensor:
+        """context [B, K, E], actions [B, S, T, A] -> [B, S, E] or [B, S, T, E]; NaN for what `seconds` do not suffice for.
+        Gradients flow to the actions where they ask for them."""
 
 
 def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
@@ -37,7 +64,7 @@ def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
     return value
 
 
-def observe(engine: Engine, obs: Observation) -> tuple[Tensor, Tensor | None]:
+def observe(engine: Dynamics, obs: Observation) -> tuple[Tensor, Tensor | None]:
     """Latents of the context frames [B, K, E], and the blocks executed between them [B, K-1, A] (None if
     there are none).
 
@@ -69,30 +96,18 @@ def observe(engine: Engine, obs: Observation) -> tuple[Tensor, Tensor | None]:
     return context, numbers("obs['past_actions']", past_actions, (B, K - 1, engine.action_dim))
 
 
-def goal_latent(engine: Engine, goal: Tensor | np.ndarray, B: int) -> Tensor:
-    """Goal latents [B, E] of image(s) that `engine.encode` takes, or of latents [E] or [B, E]; one goal
-    serves every environment."""
-    if not isinstance(goal, (Tensor, np.ndarray)):
-        raise TypeError(f"goal is {type(goal).__name__}, expected a tensor or array of images or latents")
-    if goal.ndim > 2:
-        try:
-            latent = engine.encode(goal)[:, -1]
-        except (TypeError, ValueError) as error:  # it was the goal that did not fit
-            raise type(error)(f"goal, taken for images as it has {goal.ndim} dimensions: {error}") from error
-    else:
-        latent = numbers("goal", goal[None] if goal.ndim == 1 else goal, (None, engine.embed_dim))
-    if len(latent) not in (1, B):
-        raise ValueError(f"goal holds {len(latent)} goals, expected 1 or {B}, one for each environment")
-    return latent.expand(B, -1)
-
-
-def first_mean(engine: Engine, warm_start: Tensor | np.ndarray | None, B: int, T: int) -> Tensor:
-    """Mean of the first iteration [B, T, A]: the warm start [B, T', A], then the mean of the model's training
-    actions."""
-    rest = engine.action_mean.expand(B, T, -1)
+def first_blocks(engine: Dynamics, warm_start: Tensor | np.ndarray | None, B: int, T: int) -> Tensor:
+    """The blocks [B, T', A] of a warm start, T' = 0 without one."""
     if warm_start is None:
-        return rest
+        return engine.action_mean.expand(B, 0, -1)
     given = numbers("warm_start", warm_start, (B, None, engine.action_dim))
     if given.shape[1] > T:
         raise ValueError(f"warm_start has {given.shape[1]} blocks, expected at most {T}, the horizon")
-    return torch.cat([given, rest[:, given.shape[1] :]], dim=1)
+    return given
+
+
+def first_mean(engine: Dynamics, warm_start: Tensor | np.ndarray | None, B: int, T: int) -> Tensor:
+    """Mean of the first iteration [B, T, A]: the warm start [B, T', A], then the mean of the model's training
+    actions."""
+    given = first_blocks(engine, warm_start, B, T)
+    return torch.cat([given, engine.action_mean.expand(B, T - given.shape[1], -1)], dim=1)

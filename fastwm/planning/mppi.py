@@ -41,10 +41,16 @@ class MPPI(Sampling):
                 raise ValueError(f"elites is {self.elites}, expected at most samples = {self.samples}")
 
     def update(
-        self, state: State | tuple[Tensor, Tensor], actions: Tensor, cost: Tensor, *, threads: int = 1
+        self,
+        state: State,
+        actions: Tensor,
+        cost: Tensor,
+        *,
+        gradient: Tensor | None = None,
+        threads: int = 1,
     ) -> State:
         """See the class. A cost that is not finite has no weight."""
-        mean, std = state[:2]
+        mean, std = state.mean, state.std
         elites = min(self.elites or actions.shape[1], actions.shape[1])
         found = self.ranked(state, actions, cost, elites, threads=threads)
         chosen = best(actions, found.elites)  # [B, k, T, A]

@@ -28,5 +28,12 @@ def power_law(T: int, exponent: float) -> Tensor:
     return _factor(torch.stack([row.roll(t) for t in range(T)]))
 
 
+def held(factor: Tensor, steps: int, count: int) -> Tensor:
+    """Factor [count, count] of noise whose draws, of `factor`, are each held for as many steps."""
+    draw = torch.arange(count) // steps
+    columns = (torch.arange(len(factor)) * steps)[None].expand(count, -1)
+    return torch.zeros(count, count).scatter(1, columns, factor[draw])
+
+
 def _factor(covariance: Tensor) -> Tensor:
     return torch.linalg.cholesky(covariance).float()

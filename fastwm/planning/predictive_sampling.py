@@ -24,8 +24,14 @@ class PredictiveSampling(Sampling):
     iterations: int = 1
 
     def update(
-        self, state: State | tuple[Tensor, Tensor], actions: Tensor, cost: Tensor, *, threads: int = 1
+        self,
+        state: State,
+        actions: Tensor,
+        cost: Tensor,
+        *,
+        gradient: Tensor | None = None,
+        threads: int = 1,
     ) -> State:
         """See the class."""
         found = self.ranked(state, actions, cost, 1, threads=threads)
-        return found._replace(std=state[1].clamp(self.min_std, self.max_std))
+        return found._replace(std=state.std.clamp(self.min_std, self.max_std))

@@ -21,8 +21,14 @@ class RandomShooting(Sampling):
     return_best: bool = dataclasses.field(default=True, kw_only=True)
 
     def update(
-        self, state: State | tuple[Tensor, Tensor], actions: Tensor, cost: Tensor, *, threads: int = 1
+        self,
+        state: State,
+        actions: Tensor,
+        cost: Tensor,
+        *,
+        gradient: Tensor | None = None,
+        threads: int = 1,
     ) -> State:
         """See the class."""
-        mean, std = state[:2]
-        return self.ranked(state, actions, cost, 1, threads=threads)._replace(mean=mean, std=std)
+        found = self.ranked(state, actions, cost, 1, threads=threads)
+        return found._replace(mean=state.mean, std=state.std)

@@ -12,11 +12,14 @@ from fastwm.planning.sampling import State
 
 
 class Record:
-    """Starts from the first mean [B, T, A]. Holds no number of the host: adding to it never waits for a
-    device."""
+    """Starts from the actions [B, T, A] to take if nothing is found.
+
+    Holds no number of the host: adding to it never waits for a device.
+    """
 
     def __init__(self, mean: Tensor) -> None:
         self.best_actions = mean  # [B, T, A]
+        self.iterations = 0  # that were whole
         self._best_cost = mean.new_full((len(mean),), math.inf)  # [B]
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
@@ -24,16 +27,25 @@ class Record:
     def add(self, actions: Tensor, cost: Tensor, state: State, active: Tensor | None = None) -> None:
         """One iteration: candidates [B, S, T, A], their cost [B, S], what became of them; of the active environments [B]."""
         first = state.elites[:, 0]  # [B]
-        best = cost.gather(1, first[:, None])[:, 0]  # [B]
+        self._improve(actions, cost.gather(1, first[:, None])[:, 0], first, active)
+        non_finite = state.non_finite if active is None else state.non_finite * active
+        self._non_finite = self._non_finite + non_finite
+        self.iterations += 1
+        self._hopeless = self._hopeless | (non_finite == cost.shape[1])
+
+    def glance(self, actions: Tensor, cost: Tensor, active: Tensor | None = None) -> None:
+        """Candidates of an iteration that was cut short: the best of those that were evaluated counts, nothing else."""
+        best, first = torch.where(cost.isfinite(), cost, math.inf).min(dim=1)  # [B]
+        self._improve(actions, best, first, active)
+
+    def _improve(self, actions: Tensor, best: Tensor, first: Tensor, active: Tensor | None) -> None:
+        """Candidate `first` [B] of each environment has cost `best` [B]."""
         better = best.isfinite() & (best < self._best_cost)
-        non_finite = state.non_finite
         if active is not None:
-            better, non_finite = better & active, non_finite * active
+            better = better & active
         rows = torch.arange(len(first), device=first.device)
         self.best_actions = torch.where(better[:, None, None], actions[rows, first], self.best_actions)
         self._best_cost = torch.where(better, best, self._best_cost)
-        self._non_finite = self._non_finite + non_finite
-        self._hopeless = self._hopeless | (non_finite == cost.shape[1])
 
     def refuse_hopeless(self) -> None:
         """Raise RuntimeError if an iteration found no candidate of finite cost for an environment."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class State(NamedTuple):
     elite_cost: Tensor  # [B] mean over those of finite cost
     non_finite: Tensor  # int64 [B] how many costs were not finite
     kept: Tensor | None = None  # [B, n, T, A] candidates that are tried again
+    memory: tuple[Tensor, ...] = ()  # [B, ...] each: what else a search of its own kind carries on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,9 @@ class Sampling:
     of the std after an iteration, environment units.
     low, high: bounds of the actions in environment units, a number or one per dimension of an action (a block of several
     actions repeats them); None leaves candidates unclipped.
-    correlation: of the noise from one block to the next, 0 .. 1; or noise_exponent: of its power over frequency, 0 is white,
+    steps: environment steps in an action block, each with its own action. hold: how many steps, one after another over the
+    horizon, share one draw; hold = steps repeats an action over its block.
+    correlation: of the noise from one draw to the next, 0 .. 1; or noise_exponent: of its power over frequency, 0 is white,
     2 red (fastwm/planning/noise.py). Not both.
     keep: of the best candidates of an iteration, how many the next one tries again.
     decay: the number of candidates is divided by it after every iteration, 1 keeps it.
@@ -47,11 +50,15 @@ class Sampling:
         samples: int
         iterations: int
 
+    gradients: ClassVar[bool] = False  # whether `update` is given the gradient of the costs
+
     std: float = 1.0
     min_std: float = 0.0
     max_std: float = math.inf
     low: float | Sequence[float] | None = None
     high: float | Sequence[float] | None = None
+    steps: int = 1
+    hold: int = 1
     correlation: float = 0.0
     noise_exponent: float = 0.0
     keep: int = 0
@@ -61,7 +68,7 @@ class Sampling:
     warm_std: bool = False
 
     def __post_init__(self) -> None:
-        self._integers("samples", "iterations")
+        self._integers("samples", "iterations", "steps", "hold")
         self._integers("keep", least=0)
         self._ranges(std=math.inf, min_std=math.inf, correlation=1.0, noise_exponent=math.inf, tolerance=1.0)
         for name in ("low", "high"):
@@ -101,51 +108,77 @@ class Sampling:
         """Candidates of an iteration."""
         return max(self.least, int(self.samples * self.decay**-iteration))
 
+    def start(self, mean: Tensor, std: Tensor) -> State:
+        """The state before the first iteration, of mean and std [B, T, A]."""
+        none = torch.zeros(len(mean), dtype=torch.int64)
+        return State(mean, std, none[:, None][:, :0], torch.full((len(mean),), math.inf), none)
+
     def sample(
         self,
-        state: State | tuple[Tensor, Tensor],
+        state: State,
         draws: Draws,
         iteration: int,
         *,
         proposals: Tensor | None = None,
         threads: int = 1,
     ) -> Tensor:
-        """Candidates [B, S, T, A]: the mean, those kept, `proposals` [B, n, T, A], and draws. state: or mean, std alone."""
-        mean, std = state[:2]
-        _, T, A = mean.shape
+        """Candidates [B, S, T, A]: the mean, those kept, `proposals` [B, n, T, A], and draws."""
         samples = self.population(iteration)
-        low, high = (_bound(name, getattr(self, name), A) for name in ("low", "high"))
+        actions = self.draw(state.mean, state.std, samples, draws, iteration, threads=threads)
+        place = 1
+        for more in (state.kept, proposals):
+            if more is not None:
+                more = more[:, : samples - place]
+                actions[:, place : place + more.shape[1]] = self.clip(more)
+                place += more.shape[1]
+        return actions
+
+    def draw(
+        self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
+    ) -> Tensor:
+        """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean."""
+        B, T, A = mean.shape
+        if A % self.steps:
+            raise ValueError(
+                f"steps is {self.steps}, expected a divisor of {A}, the numbers in an action block"
+            )
+        flat = (T * self.steps, A // self.steps)  # one row for each environment step
         given = None if draws.noise is None else draws.noise[iteration][:, :samples]
         actions = ops.cem_sample(
-            mean,
-            std,
+            mean.reshape(B, *flat),
+            std.reshape(B, *flat),
             samples,
             draws.seed,
             iteration,
             stream=draws.environments,
-            noise=given,
-            low=low,
-            high=high,
-            factor=self._factor(T),
+            noise=None if given is None else given.reshape(B, samples, *flat),
+            low=_bound("low", self.low, flat[1]),
+            high=_bound("high", self.high, flat[1]),
+            factor=self._factor(flat[0]),
             threads=threads,
         )
-        place = 1
-        for more in (state.kept if isinstance(state, State) else None, proposals):
-            if more is not None:
-                more = more[:, : samples - place]
-                actions[:, place : place + more.shape[1]] = _clip(more, low, high)
-                place += more.shape[1]
-        return actions
+        return actions.view(B, samples, T, A)
+
+    def clip(self, actions: Tensor) -> Tensor:
+        """[..., A] within the bounds."""
+        A = actions.shape[-1]
+        return _clip(actions, _bound("low", self.low, A), _bound("high", self.high, A))
 
     def update(
-        self, state: State | tuple[Tensor, Tensor], actions: Tensor, cost: Tensor, *, threads: int = 1
+        self,
+        state: State,
+        actions: Tensor,
+        cost: Tensor,
+        *,
+        gradient: Tensor | None = None,
+        threads: int = 1,
     ) -> State:
-        """actions [B, S, T, A], cost [B, S] -> the next mean and std"""
+        """actions [B, S, T, A], cost [B, S] -> the next mean and std. gradient [B, S, T, A] of the costs if `gradients`."""
         raise NotImplementedError
 
     def ranked(
         self,
-        state: State | tuple[Tensor, Tensor],
+        state: State,
         actions: Tensor,
         cost: Tensor,
         elites: int,
@@ -154,11 +187,9 @@ class Sampling:
         threads: int = 1,
     ) -> State:
         """The state refitted to the elites, with the candidates to keep."""
-        mean, std = state[:2]
+        mean, std = state.mean, state.std
         if momentum:  # a first mean from outside the bounds must not hold the next ones there
-            mean = _clip(
-                mean, *(_bound(name, getattr(self, name), mean.shape[-1]) for name in ("low", "high"))
-            )
+            mean = self.clip(mean)
         found = State(
             *ops.cem_update(
                 actions, cost, mean, std, elites, momentum=momentum, min_std=self.min_std, threads=threads
@@ -168,14 +199,22 @@ class Sampling:
             found = found._replace(std=found.std.clamp(max=self.max_std))
         return found._replace(kept=best(actions, found.elites[:, : self.keep])) if self.keep else found
 
-    def converged(self, state: State, first_std: Tensor) -> Tensor:
-        """bool [B]"""
-        return (state.std <= self.tolerance * first_std).flatten(1).all(1)
+    def converged(self, state: State, first: State) -> Tensor:
+        """Which environments' searches have narrowed to `tolerance`: bool [B]."""
+        return (state.std <= self.tolerance * first.std).flatten(1).all(1)
 
-    def _factor(self, T: int) -> Tensor | None:
+    def _factor(self, count: int) -> Tensor | None:
+        """Factor [count, count] of the noise's covariance over as many environment steps."""
+        draws = -(-count // self.hold)
         if self.correlation:
-            return noise.autoregressive(T, self.correlation)
-        return noise.power_law(T, self.noise_exponent) if self.noise_exponent else None
+            factor = noise.autoregressive(draws, self.correlation)
+        elif self.noise_exponent:
+            factor = noise.power_law(draws, self.noise_exponent)
+        elif self.hold > 1:
+            factor = torch.eye(draws)
+        else:
+            return None
+        return factor if self.hold == 1 else noise.held(factor, self.hold, count)
 
 
 def best(actions: Tensor, chosen: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""What every cost is, and how costs compose."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fastwm.planning.goal import Goal
+
+Needs = frozenset[Literal["latents", "state"]]
+
+
+class Cost:
+    """One number per candidate. A cost of your own is a subclass with `__call__`, or a function (see `Function`).
+
+    keep: the latents that are read: "last", those after the last block, or "all". needs: what the goal has to have.
+    """
+
+    keep: Literal["last", "all"] = "last"
+    needs: Needs = frozenset()
+    constrained: bool = False  # whether `violation` says something
+
+    def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
+        """latents [B, S, E] (keep "last") or [B, S, T, E] ("all"), actions [B, S, T, A] in environment units -> cost [B, S]"""
+        raise NotImplementedError
+
+    def begin(self, B: int) -> Cost:
+        """The cost of one plan for B environments: itself, or one of its own where a cost changes during a search."""
+        return self
+
+    def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
+        """How far each candidate is from what is allowed: [B, S] >= 0, or None where everything is."""
+        return None
+
+    def __add__(self, other: Cost) -> Sum:
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Sum(_terms(self) + _terms(other))
+
+    def __mul__(self, weight: float) -> Sum:
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)):
+            return NotImplemented
+        return Sum(tuple((weight * own, cost) for own, cost in _terms(self)))
+
+    __rmul__ = __mul__
+
+
+@dataclasses.dataclass(frozen=True)
+class Function(Cost):
+    """A function of your own: latents [B, S, T, E], actions [B, S, T, A] in environment units -> cost [B, S]."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    keep = "all"
+
+    def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
+        cost = self.function(latents, actions)
+        if not isinstance(cost, Tensor) or cost.shape != actions.shape[:2]:
+            found = tuple(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
+            raise ValueError(
+                f"cost returned {found}, expected a tensor of shape {tuple(actions.shape[:2])}: [B, S]"
+            )
+        return cost.float()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum(Cost):
+    """A weighted sum of costs; what `+` and `*` make."""
+
+    terms: tuple[tuple[float, Cost], ...]  # (weight, cost)
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("terms is empty, expected at least one (weight, cost)")
+        for weight, cost in self.terms:
+            if not isinstance(cost, Cost):
+                raise TypeError(f"terms holds {type(cost).__name__}, expected a Cost")
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {cost} is {weight}, expected a finite number")
+
+    @property
+    def keep(self) -> Literal["last", "all"]:  # type: ignore[override]
+        return "all" if any(cost.keep == "all" for _, cost in self.terms) else "last"
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        return frozenset().union(*(cost.needs for _, cost in self.terms))
+
+    @property
+    def constrained(self) -> bool:  # type: ignore[override]
+        return any(cost.constrained for _, cost in self.terms)
+
+    def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
+        total = torch.zeros_like(actions[:, :, 0, 0])
+        for weight, cost in self.terms:
+            total = total + weight * cost(self._read(cost, latents), actions, goal, threads=threads)
+        return total
+
+    def begin(self, B: int) -> Cost:
+        """See Cost."""
+        return Sum(tuple((weight, cost.begin(B)) for weight, cost in self.terms))
+
+    def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
+        """The largest of its costs'."""
+        each = [cost.violation(self._read(cost, latents), actions) for _, cost in self.terms]
+        found = [violation for violation in each if violation is not None]
+        return torch.stack(found).amax(0) if found else None
+
+    def _read(self, cost: Cost, latents: Tensor) -> Tensor:
+        return latents[:, :, -1] if self.keep == "all" and cost.keep == "last" else latents
+
+
+def _terms(cost: Cost) -> tuple[tuple[float, Cost], ...]:
+    return cost.terms if isinstance(cost, Sum) else ((1.0, cost),)

@@ -1,0 +1,114 @@
+"""The search: sample, evaluate, refit, until its iterations, its convergence or the deadline ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fastwm.planning.clock import Clock
+from fastwm.planning.draws import Draws
+from fastwm.planning.record import Record
+from fastwm.planning.sampling import Sampling, State
+
+# How a search ended: all iterations ran; every environment's converged; the next iteration would not have ended in time; an
+# iteration was cut short by the deadline (its candidates count, its refit does not); not one iteration fitted.
+End = Literal["complete", "converged", "deadline", "cut", "fallback"]
+
+
+class Iteration(NamedTuple):
+    """What a callback sees: candidates [B, S, T, A], their cost [B, S], and the search before and after them."""
+
+    number: int
+    actions: Tensor
+    cost: Tensor
+    state: State
+    before: State
+
+
+class Found(NamedTuple):
+    """What a search leaves: its last state, the best it saw, and how it ended."""
+
+    state: State
+    record: Record
+    end: End
+
+
+def search(
+    method: Sampling,
+    evaluate: Callable[[Tensor], Tensor],
+    mean: Tensor,
+    std: Tensor,
+    draws: Draws,
+    clock: Clock,
+    *,
+    fallback: Tensor | None = None,
+    proposals: Tensor | None = None,
+    callback: Callable[[Iteration], object] | None = None,
+    expected: float = 0.0,
+    threads: int = 1,
+) -> Found:
+    """Make `evaluate` small, candidates [B, S, T, A] -> cost [B, S], from the first mean and std [B, T, A].
+
+    fallback: [B, T, A], what counts as the best seen until a candidate is; the first mean by default.
+    evaluate: has to carry gradients to the candidates if `method.gradients`; NaN is a candidate that was not evaluated.
+    proposals: [B, n, T, A] candidates of every iteration. expected: seconds that the first iteration is expected to take.
+    """
+    record = Record(mean if fallback is None else fallback)
+    first = state = method.start(mean, std)
+    end: End = "complete"
+    active: Tensor | None = None  # [B] environments whose search goes on; None: of all
+    for iteration in clock.iterations(method.iterations, expected):
+        actions = method.sample(state, draws, iteration, proposals=proposals, threads=threads)  # [B, S, T, A]
+        if method.gradients:
+            cost, gradient = _with_gradient(evaluate, actions)
+        else:
+            cost, gradient = evaluate(actions), None  # [B, S]
+        if clock.passed:
+            record.glance(actions, cost, active)
+            end = "cut"
+            break
+        after = method.update(state, actions, cost, gradient=gradient, threads=threads)
+        record.add(actions, cost, after, active)
+        before, state = state, after if active is None else _where(active, after, state)
+        if callback is not None:
+            callback(Iteration(iteration, actions, cost, state, before))
+        if method.tolerance:
+            active = ~method.converged(state, first)
+            if not active.any():
+                end = "converged"
+                break
+    else:
+        if not record.iterations:
+            end = "fallback"
+        elif clock.cut_short:
+            end = "deadline"
+    return Found(state, record, end)
+
+
+def _with_gradient(evaluate: Callable[[Tensor], Tensor], actions: Tensor) -> tuple[Tensor, Tensor]:
+    """cost [B, S] and its gradient [B, S, T, A]; a candidate's cost is a function of that candidate alone."""
+    with torch.enable_grad():
+        leaf = actions.detach().requires_grad_()
+        cost = evaluate(leaf)
+        if not cost.requires_grad:
+            raise ValueError("the cost carries no gradient to the actions, which this search needs")
+        (gradient,) = torch.autograd.grad(cost.sum(), leaf)
+    return cost.detach(), gradient
+
+
+def _where(active: Tensor, after: State, before: State) -> State:
+    """Of each environment the state after an iteration if it is active, else the one before."""
+
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(active.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+    return after._replace(
+        mean=choose(after.mean, before.mean),
+        std=choose(after.std, before.std),
+        elite_cost=choose(after.elite_cost, before.elite_cost),
+        memory=tuple(choose(new, old) for new, old in zip(after.memory, before.memory, strict=True)),
+        kept=None if after.kept is None or before.kept is None else choose(after.kept, before.kept),
+    )
