@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from fastwm import __version__
 
-WORLDS = ("push", "two-room")
+WORLDS = ("push", "two-room", "two-room-steps")
 
 # What an interrupted command says of going on.
 RESUME = {

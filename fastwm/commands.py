@@ -116,12 +116,15 @@ def plan(parsed: argparse.Namespace) -> None:
     found = planner.plan(start, goal, deadline=parsed.deadline, generator=parsed.seed)
     actions = found.actions[0].tolist()
     if parsed.json:
-        result = {"actions": actions, "cost": float(found.cost[0]), "seconds": found.elapsed}
+        cost = float(found.cost[0]) if found.iterations else None
+        result = {"actions": actions, "cost": cost, "seconds": found.elapsed}
         _print(json.dumps({**result, "iterations": found.iterations, "deadline_hit": found.deadline_hit}))
         return
-    _print(
-        f"cost {float(found.cost[0]):.4g} after {found.iterations} iterations in {1e3 * found.elapsed:.1f} ms"
-    )
+    if found.iterations:
+        done = f"cost {float(found.cost[0]):.4g} after {found.iterations} iterations"
+    else:
+        done = "no iteration fitted the deadline: the mean of the training actions,"
+    _print(f"{done} in {1e3 * found.elapsed:.1f} ms")
     for block, action in enumerate(actions):
         _print(f"  {block:>3}  " + "  ".join(f"{number:+.3f}" for number in action))
 

@@ -166,7 +166,10 @@ def evaluate(
     budget: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Run `policy` in `episodes` tasks of `world`, each for at most `budget` decisions (the world's own by default)."""
+    """Run `policy` in `episodes` tasks of `world`, each for at most `budget` decisions (the world's own by default).
+
+    A policy may answer with a block of several actions, one decision of the world each: it is asked again after them.
+    """
     budget = world.budget if budget is None else budget
     if budget < 1:
         raise ValueError(f"budget: expected at least 1 decision, got {budget}")
@@ -177,18 +180,23 @@ def evaluate(
     decisions = np.where(success, 0, budget)
     milliseconds = np.zeros(episodes)
     states = [state]
+    blocks: list[NDArray[np.float32]] = []  # actions yet to be taken, [episodes, A] each
     with tqdm(total=episodes, unit="episode", desc=f"evaluate {policy.name}", disable=not progress) as bar:
         for decision in range(budget):
             active = np.flatnonzero(~success)
             bar.update(episodes - len(active) - bar.n)
             if len(active) == 0:
                 break
-            seen = state[active] if policy.sees_states else world.render(state[active])
-            began = time.perf_counter()
-            action = policy.act(decision, active, seen)
-            milliseconds[active] += 1e3 * (time.perf_counter() - began) / len(active)
+            if not blocks:
+                seen = state[active] if policy.sees_states else world.render(state[active])
+                began = time.perf_counter()
+                chosen = policy.act(decision, active, seen)
+                milliseconds[active] += 1e3 * (time.perf_counter() - began) / len(active)
+                answer = np.zeros((episodes, chosen.shape[1]), np.float32)
+                answer[active] = chosen
+                blocks = np.split(answer, max(1, chosen.shape[1] // world.action_dim), axis=1)
             state = state.copy()
-            state[active] = world.step(state[active], action)
+            state[active] = world.step(state[active], blocks.pop(0)[active])
             reached = world.success(state[active], goal[active])
             decisions[active[reached]] = decision + 1
             success[active[reached]] = True

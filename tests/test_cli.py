@@ -135,7 +135,7 @@ def test_what_does_not_fit_the_model_is_one_line(
         capsys, "plan", model_dir, "--env", "push", "--samples", "8", "--elites", "9"
     )
     assert "horizon is 0" in refused(capsys, "plan", model_dir, "--env", "push", "--horizon", "0")
-    assert "deadline is 0" in refused(capsys, "plan", model_dir, "--env", "push", "--deadline", "0")
+    assert "deadline is nan" in refused(capsys, "plan", model_dir, "--env", "push", "--deadline", "nan")
 
 
 def test_an_error_shows_where_it_came_from_on_request() -> None:
@@ -211,7 +211,7 @@ def test_evals_usage_can_be_typed(model_dir: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["eval", "--help"])
     usage = capsys.readouterr().out.splitlines()[0]
-    assert usage == "usage: fastwm eval [DIR] --env {push,two-room} [options]"
+    assert usage == "usage: fastwm eval [DIR] --env {push,two-room,two-room-steps} [options]"
     typed = ["eval", model_dir, "--env", "push", "--dtype", "float32", "float32", "--episodes", "2", *SEARCH]
     assert main([*typed, "--budget", "1"]) == 0
 

@@ -200,7 +200,11 @@ def test_a_full_disk_is_reported_before_any_work(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"world_name": "maze"}, ValueError, "world: expected one of two-room, push, got 'maze'"),
+        (
+            {"world_name": "maze"},
+            ValueError,
+            "world: expected one of two-room, two-room-steps, push, got 'maze'",
+        ),
         ({"episodes": 0}, ValueError, "episodes: expected at least 1, got 0"),
         ({"length": 1}, ValueError, "length: expected at least 2, got 1"),
         ({"length": 2.5}, TypeError, "length: expected an integer, got 2.5"),

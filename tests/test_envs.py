@@ -30,7 +30,7 @@ def reachable(name: str, seed: int, n: int) -> np.ndarray:
 def paint(name: str, state: np.ndarray) -> np.ndarray:
     """The picture of one state drawn whole, pixel by pixel in float64: the oracle of `render`."""
     y, x = np.mgrid[:64, :64].astype(np.float64)
-    if name == "two-room":
+    if name.startswith("two-room"):
         dark = (x < 4) | (x >= 60) | (y < 4) | (y >= 60) | ((np.abs(x - 32) <= 1.5) & (np.abs(y - 20) > 7))
         sprites = [(np.exp(-((x - state[0]) ** 2 + (y - state[1]) ** 2) / (2 * 2.0**2)), (255, 0, 0))]
     else:
@@ -162,7 +162,7 @@ def test_samples_are_states_of_the_world(name: str, seed: int, n: int) -> None:
     again, _ = space.sample_task(np.random.default_rng(seed), n)
     assert np.array_equal(start, again)
     assert not space.success(start, goal).any()
-    if name == "two-room":
+    if name.startswith("two-room"):
         assert ((start[:, 0] < 32) != (goal[:, 0] < 32)).all()
     else:
         assert (np.hypot(*(start[:, 2:] - goal[:, 2:]).T) >= 8).all()
@@ -249,7 +249,11 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
             ValueError,
             "policy: expected one of mix",
         ),
-        (lambda: world("three-room"), ValueError, "world: expected one of two-room, push, got 'three-room'"),
+        (
+            lambda: world("three-room"),
+            ValueError,
+            "world: expected one of two-room, two-room-steps, push, got 'three-room'",
+        ),
     ):
         with pytest.raises(error, match=message):
             call()

@@ -142,6 +142,31 @@ class Recording(Policy):
         return np.zeros((len(episodes), 2), np.float32)
 
 
+class Blocks(Recording):
+    """Five copies of the expert's action at once."""
+
+    def act(self, decision: int, episodes: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        self.decisions = [*getattr(self, "decisions", []), decision]
+        return np.tile(super().act(decision, episodes, seen), 5)
+
+
+def test_a_block_of_actions_is_taken_one_by_one() -> None:
+    policy, fine = Blocks(sees_states=True), world("two-room-steps")
+    found = evaluate(fine, policy, episodes=9, seed=2, budget=33)
+    assert policy.decisions == [0, 5, 10, 15, 20, 25, 30]
+    state = held = found.states[:, 0]
+    goal = found.goals
+    for step in range(33):
+        held = state if step % 5 == 0 else held
+        going = np.flatnonzero(~fine.success(state, goal))
+        after = state.copy()
+        after[going] = fine.step(state[going], world("two-room").expert(held[going], goal[going]))
+        state = after
+        assert np.array_equal(found.states[:, step + 1], state)
+    assert found.success.any()
+    assert set(found.decisions[found.success] % 5) != {0}  # an episode may end inside a block
+
+
 def test_only_active_episodes_are_asked_about() -> None:
     policy = Recording(sees_states=True)
     found = evaluate(world("two-room"), policy, episodes=31, seed=2)

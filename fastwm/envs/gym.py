@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .push import PushWorld
 from .raster import Array, Frames
-from .two_room import TwoRoomWorld
+from .two_room import TwoRoomStepsWorld, TwoRoomWorld
 from .world import Flags, World
 
 METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -74,6 +74,12 @@ class TwoRoom(WorldEnv):
     """Walk to the goal in the other room, `fastwm/TwoRoom-v0`."""
 
     world = TwoRoomWorld()
+
+
+class TwoRoomSteps(WorldEnv):
+    """The same with a decision at every substep, `fastwm/TwoRoomSteps-v0`."""
+
+    world = TwoRoomStepsWorld()
 
 
 class Push(WorldEnv):
@@ -176,6 +182,12 @@ class TwoRoomVector(WorldVectorEnv):
     world = TwoRoomWorld()
 
 
+class TwoRoomStepsVector(WorldVectorEnv):
+    """Many `TwoRoomSteps` at once."""
+
+    world = TwoRoomStepsWorld()
+
+
 class PushVector(WorldVectorEnv):
     """Many `Push` at once."""
 
@@ -183,8 +195,9 @@ class PushVector(WorldVectorEnv):
 
 
 def register() -> None:
-    """Make `fastwm/TwoRoom-v0` and `fastwm/Push-v0` known to `gymnasium.make` and `make_vec`."""
-    for env, vector in ((TwoRoom, TwoRoomVector), (Push, PushVector)):
+    """Make `fastwm/TwoRoom-v0`, `fastwm/TwoRoomSteps-v0` and `fastwm/Push-v0` known to `gymnasium.make` and `make_vec`."""
+    environments = (TwoRoom, TwoRoomVector), (TwoRoomSteps, TwoRoomStepsVector), (Push, PushVector)
+    for env, vector in environments:
         gymnasium.register(
             id=f"fastwm/{env.__name__}-v0",
             entry_point=f"{__name__}:{env.__name__}",

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from .raster import Array, Frames, blend, corners, gaussian
 from .world import SLACK, Behaviour, Flags, World, direction, norm
 
-SUBSTEPS = 5
 SPEED = 1.43  # pixels per substep at full action
 RADIUS = 2.0  # of the agent, pixels; also the standard deviation of its blurred picture
 BORDER = 4  # pixels
@@ -44,6 +43,7 @@ class TwoRoomWorld(World):
     tolerance = 16 / 3.5
     behaviour = Behaviour(expert_share=0.5, noise=0.4, arrive=4.0, renew=0.0)
     sprite = SPRITE
+    substeps: ClassVar[int] = 5  # that an action is held for
     _background: ClassVar[Frames]
 
     def contains(self, state: Array) -> Flags:
@@ -85,7 +85,7 @@ class TwoRoomWorld(World):
         waypoint = np.where((crossing | in_doorway)[:, None], through, target).astype(np.float32)
         to_waypoint = waypoint - position
         speed = np.minimum(1, norm(to_waypoint) / SPEED)
-        arriving = np.minimum(1, norm(target - position) / (SUBSTEPS * SPEED))
+        arriving = np.minimum(1, norm(target - position) / (self.substeps * SPEED))
         return (direction(to_waypoint) * speed * np.where(crossing[:, None], 1, arriving)).astype(np.float32)
 
     def random(self, rng: np.random.Generator, previous: ArrayLike) -> Array:
@@ -99,7 +99,7 @@ class TwoRoomWorld(World):
         return "the agent is in the wall"
 
     def _step(self, state: Array, action: Array) -> Array:
-        for _ in range(SUBSTEPS):
+        for _ in range(self.substeps):
             state = _substep(state, action)
         return state
 
@@ -107,6 +107,14 @@ class TwoRoomWorld(World):
         frames[:] = self._background
         corner = corners(state, SPRITE, self.image_size)
         blend(frames, corner, gaussian(state, corner, RADIUS, scratch[0]), AGENT_COLOUR, scratch[1])
+
+
+class TwoRoomStepsWorld(TwoRoomWorld):
+    """The same rooms with a decision at every substep, as stable-worldmodel has them: models take five at a time."""
+
+    name = "two-room-steps"
+    substeps = 1
+    budget = 5 * TwoRoomWorld.budget
 
 
 def _sample_in_room(rng: np.random.Generator, room: np.ndarray) -> Array:
