@@ -33,6 +33,7 @@ _HOMES = {
     "Planner": "fastwm.planning",
     "Plan": "fastwm.planning",
     "Agent": "fastwm.planning",
+    "AsyncAgent": "fastwm.planning",
     "info": "fastwm.engine.backend",
 }
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from fastwm.planning import MPPI as MPPI
     from fastwm.planning import ActionPenalty as ActionPenalty
     from fastwm.planning import Agent as Agent
+    from fastwm.planning import AsyncAgent as AsyncAgent
     from fastwm.planning import Cost as Cost
     from fastwm.planning import Goal as Goal
     from fastwm.planning import GoalDistance as GoalDistance

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_engine import TinyEngine
+from tiny_engine import StateEngine, TinyEngine
 
 from fastwm import CEM, Agent, GoalDistance, Planner
 
@@ -54,9 +54,9 @@ def test_plans_start_from_the_rest_of_the_last_one() -> None:
     for frame in images(3):
         agent.act(frame, images(1, seed=1))
     first, second, third = planner.asked
-    assert torch.equal(first["warm_start"], torch.full((1, T - 1, A), 0.25))
-    assert torch.equal(second["warm_start"], first["plan"].actions[:, 1:])
-    assert torch.equal(third["warm_start"], second["plan"].actions[:, 1:])
+    assert torch.equal(first["warm_start"].mean, torch.full((1, T - 1, A), 0.25))
+    assert torch.equal(second["warm_start"].mean, first["plan"].actions[:, 1:])
+    assert torch.equal(third["warm_start"].mean, second["plan"].actions[:, 1:])
 
 
 def test_several_blocks_of_a_plan_are_executed() -> None:
@@ -66,7 +66,7 @@ def test_several_blocks_of_a_plan_are_executed() -> None:
     assert len(planner.asked) == 3
     planned = torch.cat([asked["plan"].actions[0, :2] for asked in planner.asked])[:5]
     assert np.array_equal(np.stack(blocks), planned.numpy())
-    assert torch.equal(planner.asked[1]["warm_start"], planner.asked[0]["plan"].actions[:, 2:])
+    assert torch.equal(planner.asked[1]["warm_start"].mean, planner.asked[0]["plan"].actions[:, 2:])
 
 
 def test_batching_and_type_follow_the_observation() -> None:
@@ -102,8 +102,8 @@ def test_reset_of_one_environment_leaves_the_others(which) -> None:
     assert others["environments"].tolist() == [0, 2]
     assert fresh["obs"]["latents"].shape == (1, 1, E)
     assert others["obs"]["latents"].shape == (2, 2, E)
-    assert torch.equal(fresh["warm_start"], torch.full((1, T - 1, A), 0.25))
-    assert torch.equal(others["warm_start"], before[[0, 2], 1:])
+    assert torch.equal(fresh["warm_start"].mean, torch.full((1, T - 1, A), 0.25))
+    assert torch.equal(others["warm_start"].mean, before[[0, 2], 1:])
     assert torch.equal(others["obs"]["latents"][:, 0], planner.engine.encode(images(3, seed=11))[[0, 2], 0])
 
 
@@ -227,3 +227,64 @@ def test_bad_calls_are_refused() -> None:
     for wrong in ([2], [-1], [0.5], np.array([True]), torch.zeros(2, 2, dtype=torch.bool)):
         with pytest.raises(ValueError, match="environments is"):
             agent.reset(wrong)
+
+
+# ---- what a plan leaves to the next ----
+
+
+def test_the_next_plan_starts_from_the_std_and_tries_the_best_again() -> None:
+    planner = recorder(keep=3, warm_std=True, return_best=True)
+    agent = Agent(planner)
+    for frame in images(3):
+        agent.act(frame, images(1, seed=1))
+    first, second, third = planner.asked
+    assert first["warm_start"].kept is None
+    for before, after in ((first, second), (second, third)):
+        assert torch.equal(after["warm_start"].std, before["plan"].std[:, 1:])
+        assert torch.equal(after["warm_start"].kept, before["plan"].kept[:, :, 1:])
+        assert (after["plan"].std[:, :-1] < 0.1).all()  # it went on narrowing
+
+
+def test_kept_candidates_are_those_of_the_first_iteration() -> None:
+    seen = []
+    planner = recorder(keep=3)
+    obs, goal = {"latents": torch.zeros(1, 1, E)}, torch.ones(E)
+    first = planner.plan(obs, goal)
+    planner.plan(obs, goal, warm_start=first, callback=seen.append)
+    rest = torch.full((1, 3, 1, A), 0.25)
+    assert torch.equal(seen[0].actions[:, 1:4], torch.cat([first.kept[:, :, 1:], rest], dim=2))
+
+
+def test_an_environment_that_starts_anew_has_nothing_to_try_again() -> None:
+    planner, alone = recorder(keep=3), recorder(keep=3)
+    agent, single = Agent(planner), Agent(alone)
+    frames, goal = images(2), images(1, seed=1)
+    agent.act(frames, goal)
+    agent.reset([1])
+    agent.act(frames, goal)
+    fresh = next(asked for asked in planner.asked[1:] if asked["environments"].tolist() == [1])
+    assert fresh["warm_start"].kept is None
+    alone.next_seed()
+    single.act(frames[1], goal)
+    again = alone.plan(
+        {"latents": alone.engine.encode(frames[1:])}, goal, generator=fresh["generator"], environments=[1]
+    )
+    assert torch.equal(again.actions, fresh["plan"].actions)
+
+
+def test_goals_in_order_are_left_behind_when_arrived_at() -> None:
+    planner = Recorder(StateEngine(A, E), CEM(samples=20, elites=4, iterations=1), T)
+    agent = Agent(planner, arrive=0.01)
+    goals = torch.randn(2, 3, E)
+    state = torch.randn(2, E)
+    seen = []
+    for place in ([None, None], [0, None], [0, 1], [1, None], [2, 0]):
+        for b, goal in enumerate(place):
+            if goal is not None:
+                state[b] = goals[b, goal] + 0.01
+        agent.act(state, {"latents": goals})
+        seen.append(planner.asked[-1]["goal"].reached.tolist())
+    assert seen == [[0, 0], [1, 0], [1, 0], [2, 0], [2, 1]]
+    agent.reset([0])
+    agent.act(state, {"latents": goals})
+    assert planner.asked[-1]["goal"].reached.tolist() == [0, 1]

@@ -74,3 +74,22 @@ class TinyEngine:
         actions = torch.linalg.solve(gram, stacked @ far.T).T  # [B, T A]
         cost = (actions @ stacked - far).square().sum(-1) + penalty * actions.square().sum(-1)
         return actions.view(len(far), T, -1).float(), cost.float()
+
+
+class StateEngine(TinyEngine):
+    """The same with states [E] for observations, which are their own latents."""
+
+    def __init__(self, *sizes: int, **options: float) -> None:
+        super().__init__(*sizes, **options)
+        self.observation_dims = 1
+
+    def encode(self, obs) -> Tensor:
+        states = torch.as_tensor(obs, dtype=torch.float32)
+        if not states.isfinite().all():
+            raise ValueError("obs holds numbers that are not finite")
+        self.encoded += 1
+        return states[None, None] if states.dim() == 1 else states[:, None] if states.dim() == 2 else states
+
+    def step(self, states: Tensor, blocks: Tensor) -> Tensor:
+        """What the world does: states [B, E], blocks [B, A]."""
+        return self.rollout(states[:, None], blocks[:, None, None])[:, 0]

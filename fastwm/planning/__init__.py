@@ -1,6 +1,7 @@
 """Planning: search for the actions that a world model predicts to lead to a goal."""
 
 from fastwm.planning.agent import Agent
+from fastwm.planning.async_agent import AsyncAgent
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
 from fastwm.planning.goal import Goal
@@ -12,6 +13,7 @@ from fastwm.planning.predictive_sampling import PredictiveSampling
 from fastwm.planning.random_shooting import RandomShooting
 from fastwm.planning.sampling import Sampling, State
 from fastwm.planning.search import Iteration, search
+from fastwm.planning.warm_start import WarmStart
 
 __all__ = [
     "CEM",
@@ -19,6 +21,7 @@ __all__ = [
     "MPPI",
     "ActionPenalty",
     "Agent",
+    "AsyncAgent",
     "Cost",
     "Function",
     "Goal",
@@ -32,5 +35,6 @@ __all__ = [
     "Sampling",
     "State",
     "Sum",
+    "WarmStart",
     "search",
 ]

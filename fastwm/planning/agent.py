@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
 from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.warm_start import WarmStart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +24,11 @@ class Memory:
     blocks: Tensor  # [B, history, A] executed
     frames: Tensor  # int64 [B] how many of the latents there are yet
     plan: Tensor  # [B, T, A]
+    std: Tensor  # [B, T, A] of the plan
+    kept: Tensor | None  # [B, n, T, A] candidates of the plan to try again, of the environments that `tries`
+    tries: Tensor  # bool [B]
     executed: Tensor  # int64 [B] blocks of the plan executed
+    reached: Tensor  # int64 [B] goals that are behind, of several in order
 
 
 class Agent:
@@ -30,12 +36,16 @@ class Agent:
 
     history: frames of context, at most the model's window; an environment that has just started has fewer.
     replan_every: blocks of a plan that are executed before the next plan, which starts from the rest of it.
+    arrive: squared distance of latents at which the next of several goals in order counts as reached.
     plan: the last Plan (its `elapsed`, `deadline_hit`, `cost`), None before the first and after a reset of all. After a reset
     of some environments a call makes two plans at times, one for each length of their context; this is the second.
-    Raises ValueError for a history or replan_every out of range.
+    Calls from several threads are served one after another.
+    Raises ValueError for an argument out of range.
     """
 
-    def __init__(self, planner: Planner, *, history: int = 1, replan_every: int = 1) -> None:
+    def __init__(
+        self, planner: Planner, *, history: int = 1, replan_every: int = 1, arrive: float = 0.0
+    ) -> None:
         if not isinstance(planner, Planner):
             raise TypeError(f"planner is {type(planner).__name__}, expected a fastwm.Planner")
         limits = {
@@ -45,7 +55,10 @@ class Agent:
         for name, (value, most) in limits.items():
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise ValueError(f"{name} is {value!r}, expected an integer from 1 to {most}")
-        self.planner, self.history, self.replan_every = planner, history, replan_every
+        if isinstance(arrive, bool) or not isinstance(arrive, (int, float)) or not arrive >= 0.0:
+            raise ValueError(f"arrive is {arrive!r}, expected a squared distance of at least 0")
+        self.planner, self.history, self.replan_every, self.arrive = planner, history, replan_every, arrive
+        self._lock = threading.RLock()
         self.plan: Plan | None = None
         self._memory: Memory | None = None
         self._goal: tuple[Tensor, Goal] | None = None  # the last goal, as given and encoded
@@ -55,10 +68,15 @@ class Agent:
 
         Raises ValueError for an environment that is not there.
         """
+        with self._lock:
+            self._reset(environments)
+
+    def _reset(self, environments: Sequence[int] | Tensor | np.ndarray | None) -> Tensor | None:
+        """bool [B], which environments were; None for all."""
         memory = self._memory
         if environments is None or memory is None:
             self._memory = self.plan = None
-            return
+            return None
         B = len(memory.frames)
         chosen = torch.as_tensor(environments)
         if chosen.dtype == torch.bool and chosen.shape == (B,):
@@ -73,13 +91,8 @@ class Agent:
                 f"environments is {chosen.tolist()}, expected numbers from 0 to {B - 1} or a mask of {B}"
             )
         fresh = torch.zeros(B, dtype=torch.bool).index_fill(0, chosen.long(), True)
-        start = self._start(B)
-        self._memory = dataclasses.replace(
-            memory,
-            frames=torch.where(fresh, start.frames, memory.frames),
-            plan=torch.where(fresh[:, None, None], start.plan, memory.plan),
-            executed=torch.where(fresh, start.executed, memory.executed),
-        )
+        self._memory = _where(fresh, self._start(B), memory)
+        return fresh
 
     @torch.no_grad()
     def act(
@@ -97,7 +110,12 @@ class Agent:
         Raises what `Planner.plan` raises, and ValueError if the number of environments changed without a
         `reset()`; the agent is then as it was before the call.
         """
-        clock = Clock(deadline)
+        with self._lock:
+            return self._act(obs, goal, Clock(deadline))
+
+    def _act(
+        self, obs: Tensor | np.ndarray, goal: GivenGoal | Goal | None, clock: Clock
+    ) -> Tensor | np.ndarray:
         if not isinstance(obs, (Tensor, np.ndarray)):
             raise TypeError(f"obs is {type(obs).__name__}, expected a tensor or array of images")
         single = self.planner.engine.observation_dims
@@ -113,14 +131,20 @@ class Agent:
             raise ValueError(
                 f"obs is a batch of {B}, the agent has one of {len(memory.frames)}: call reset() first"
             )
-        target = self._target(goal, B)
+        target, reached = self._target(goal, B), memory.reached
+        if target.several:
+            reached = self._progress(frame, target, reached)
+            target = dataclasses.replace(target, reached=reached)
         latents = torch.cat([memory.latents[:, 1:], frame[:, None]], dim=1)
         frames = (memory.frames + 1).clamp(max=self.history)
-        seen = dataclasses.replace(memory, latents=latents, frames=frames)
-        plan, executed, self.plan = self._replan(seen, target, clock)
-        block = plan[torch.arange(B), executed]  # [B, A]
-        blocks = torch.cat([memory.blocks[:, 1:], block[:, None]], dim=1)
-        self._memory = Memory(latents, blocks, frames, plan, executed + 1)
+        seen = dataclasses.replace(memory, latents=latents, frames=frames, reached=reached)
+        ready, self.plan = self._replan(seen, target, clock)
+        block = ready.plan[torch.arange(B), ready.executed]  # [B, A]
+        self._memory = dataclasses.replace(
+            ready,
+            blocks=torch.cat([memory.blocks[:, 1:], block[:, None]], dim=1),
+            executed=ready.executed + 1,
+        )
         action = block[0] if obs.ndim == single else block
         return action.numpy() if isinstance(obs, np.ndarray) else action
 
@@ -131,35 +155,42 @@ class Agent:
             blocks=torch.zeros(B, history, engine.action_dim),
             frames=torch.zeros(B, dtype=torch.int64),
             plan=engine.action_mean.repeat(B, self.planner.horizon, 1),
+            std=(self.planner.optimizer.std * engine.action_std).repeat(B, self.planner.horizon, 1),
+            kept=None,
+            tries=torch.zeros(B, dtype=torch.bool),
             executed=torch.full((B,), self.replan_every),
+            reached=torch.zeros(B, dtype=torch.int64),
         )
 
-    def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Tensor, Tensor, Plan | None]:
-        """Plans [B, T, A] and blocks executed of them [B], with new plans where `replan_every` blocks have been executed;
-        and the last Plan.
+    def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Memory, Plan | None]:
+        """The memory with new plans where `replan_every` blocks have been executed, and the last Plan.
 
-        Environments with as many frames are planned together.
+        Environments with as many frames are planned together, those with candidates to try again apart from the others.
         """
-        plan, executed, history = memory.plan.clone(), memory.executed.clone(), self.history
         found = self.plan
-        due = executed == self.replan_every
+        due = memory.executed == self.replan_every
         seed = self.planner.next_seed() if due.any() else 0
-        lengths = memory.frames[due].unique().tolist()
-        for place, K in enumerate(lengths):
-            group = (due & (memory.frames == K)).nonzero()[:, 0]
+        kinds = torch.stack([memory.frames, memory.tries], dim=1)
+        which = kinds[due].unique(dim=0)
+        for place, kind in enumerate(which):
+            group = (due & (kinds == kind).all(1)).nonzero()[:, 0]
             found = self.planner.plan(
-                {
-                    "latents": memory.latents[group, history - K :],
-                    "past_actions": memory.blocks[group, history - K + 1 :],
-                },
+                _context(memory, group, int(kind[0])),
                 target.select(group),
-                warm_start=plan[group, self.replan_every :],
-                deadline=clock.share(len(lengths) - place),
+                warm_start=_rest(memory, group, self.replan_every),
+                deadline=clock.share(len(which) - place),
                 generator=seed,
                 environments=group,
             )
-            plan[group], executed[group] = found.actions, 0
-        return plan, executed, found
+            memory = _planned(memory, group, found)
+        return memory, found
+
+    def _progress(self, frame: Tensor, target: Goal, reached: Tensor) -> Tensor:
+        """Goals that are behind, int64 [B], one more where the next one has been arrived at; the last is never behind."""
+        assert target.latents is not None
+        rows, last = torch.arange(len(frame)), target.latents.shape[1] - 1
+        near = (frame - target.latents[rows, reached]).square().sum(-1) <= self.arrive
+        return (reached + near).clamp(max=last)
 
     def _target(self, goal: GivenGoal | Goal | None, B: int) -> Goal:
         """The goal of each environment, encoded again only when it changes."""
@@ -173,3 +204,45 @@ class Agent:
         encoded = self.planner.goal(given, B)
         self._goal = given.clone(), encoded
         return encoded
+
+
+def _context(memory: Memory, group: Tensor, K: int) -> dict[str, Tensor]:
+    """What a planner is given of the environments `group`, each with K frames."""
+    first = memory.latents.shape[1] - K
+    return {
+        "latents": memory.latents[group, first:],
+        "past_actions": memory.blocks[group, first + 1 :],
+    }
+
+
+def _rest(memory: Memory, group: Tensor, executed: int) -> WarmStart:
+    """Of the environments' plans what is left after `executed` blocks."""
+    kept = None if memory.kept is None or not memory.tries[group].all() else memory.kept[group, :, executed:]
+    return WarmStart(memory.plan[group, executed:], memory.std[group, executed:], kept)
+
+
+def _planned(memory: Memory, group: Tensor, found: Plan) -> Memory:
+    """The memory with a new plan for the environments `group`, nothing of it executed yet."""
+    kept = memory.kept
+    if found.kept is not None:
+        if kept is None:
+            kept = memory.plan.new_zeros(len(memory.plan), *found.kept.shape[1:])
+        kept = kept.index_copy(0, group, found.kept)
+    return dataclasses.replace(
+        memory,
+        plan=memory.plan.index_copy(0, group, found.actions),
+        std=memory.std.index_copy(0, group, found.std),
+        kept=kept,
+        executed=memory.executed.index_fill(0, group, 0),
+        tries=memory.tries.index_fill(0, group, found.kept is not None),
+    )
+
+
+def _where(fresh: Tensor, start: Memory, memory: Memory) -> Memory:
+    """The memory with the environments `fresh` [B] at their start; what they saw is not read with no frames."""
+    chosen = {
+        name: torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), getattr(start, name), old)
+        for name, old in vars(memory).items()
+        if name != "kept"
+    }
+    return dataclasses.replace(memory, **chosen)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastwm.planning.inputs import numbers
@@ -28,6 +29,19 @@ class Goal:
     latents: Tensor | None = None
     state: Tensor | None = None
     reached: Tensor | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one goal by latents."""
+        return self.latents is not None and self.latents.shape[1] > 1
+
+    def equals(self, other: Goal) -> bool:
+        """Whether every number is the same."""
+        pairs = ((getattr(self, name), getattr(other, name)) for name in ("latents", "state", "reached"))
+        return all(
+            mine is theirs or (mine is not None and theirs is not None and torch.equal(mine, theirs))
+            for mine, theirs in pairs
+        )
 
     def select(self, environments: Tensor) -> Goal:
         """The goals of the environments int64 [b], in their order."""

@@ -94,20 +94,3 @@ def observe(engine: Dynamics, obs: Observation) -> tuple[Tensor, Tensor | None]:
             )
         return context, None
     return context, numbers("obs['past_actions']", past_actions, (B, K - 1, engine.action_dim))
-
-
-def first_blocks(engine: Dynamics, warm_start: Tensor | np.ndarray | None, B: int, T: int) -> Tensor:
-    """The blocks [B, T', A] of a warm start, T' = 0 without one."""
-    if warm_start is None:
-        return engine.action_mean.expand(B, 0, -1)
-    given = numbers("warm_start", warm_start, (B, None, engine.action_dim))
-    if given.shape[1] > T:
-        raise ValueError(f"warm_start has {given.shape[1]} blocks, expected at most {T}, the horizon")
-    return given
-
-
-def first_mean(engine: Dynamics, warm_start: Tensor | np.ndarray | None, B: int, T: int) -> Tensor:
-    """Mean of the first iteration [B, T, A]: the warm start [B, T', A], then the mean of the model's training
-    actions."""
-    given = first_blocks(engine, warm_start, B, T)
-    return torch.cat([given, engine.action_mean.expand(B, T - given.shape[1], -1)], dim=1)

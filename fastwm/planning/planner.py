@@ -16,10 +16,11 @@ from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
 from fastwm.planning.draws import Draws, make_draws, seed_from
 from fastwm.planning.goal import GivenGoal, Goal, make_goal
-from fastwm.planning.inputs import Dynamics, Observation, first_blocks, first_mean, numbers, observe
+from fastwm.planning.inputs import Dynamics, Observation, numbers, observe
 from fastwm.planning.policy import Policy, continued, propose
 from fastwm.planning.sampling import Sampling
 from fastwm.planning.search import Iteration, search
+from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, first_mean, first_std
 
 Fallback = Literal["warm_start", "policy", "zero"]
 
@@ -43,6 +44,14 @@ class Plan:
     elapsed: float  # seconds, encoding included
     deadline_hit: bool  # the deadline ended the search early, or passed
     stats: dict[str, Any]
+    kept: Tensor | None = (
+        None  # [B, n, T, A] the last iteration's best candidates, of a search that keeps some
+    )
+
+    def rest(self, executed: int) -> WarmStart:
+        """What is left of the plan once `executed` of its blocks have been: the warm start of the next plan."""
+        kept = None if self.kept is None else self.kept[:, :, executed:]
+        return WarmStart(self.actions[:, executed:], self.std[:, executed:], kept)
 
 
 class Planner:
@@ -114,7 +123,7 @@ class Planner:
         obs: Observation,
         goal: GivenGoal | Goal | None = None,
         *,
-        warm_start: Plan | Tensor | np.ndarray | None = None,
+        warm_start: Plan | WarmStart | Tensor | np.ndarray | None = None,
         deadline: float | None = None,
         noise: Tensor | np.ndarray | None = None,
         generator: int | torch.Generator | None = None,
@@ -127,8 +136,8 @@ class Planner:
         obs: image(s) that `engine.encode` takes, or {"pixels" or "latents" [B, K, E], "past_actions" [B, K-1, A]}.
         goal: image(s), or latents [E] or [B, E]; or {"pixels" or "latents" [B, G, E], "state" [B, G, P]} for several goals, or
             for what a probe reads; one serves every environment. None for a cost that has no goal.
-        warm_start: first mean [B, T', A], T' <= T; a Plan is shifted by one block. The rest is the policy's, or the mean of
-            the training actions.
+        warm_start: first mean [B, T', A], T' <= T; a Plan is shifted by one block and gives its std and kept candidates, too
+            (see `WarmStart`). The rest is the policy's, or the mean of the training actions.
         deadline: seconds from now. No iteration starts that would likely end too late, and within one no candidates are
             started when the time has passed; `Plan.stats["end"]` says what happened.
         noise: standard normal draws [iterations, B, S, T, A] used instead of random ones.
@@ -145,12 +154,15 @@ class Planner:
         context, past_actions = observe(engine, obs)  # [B, K, E], [B, K-1, A]
         B, K, _ = context.shape
         target, cost = self.goal(goal, B), self.cost.begin(B)
-        mean = first_mean(engine, _blocks(warm_start), B, self.horizon)  # [B, T, A]
+        start = WarmStart.of(warm_start)
+        begun = first_blocks(engine, start, B, self.horizon)  # [B, T', A]
+        mean = first_mean(engine, begun, self.horizon)  # [B, T, A]
         tried = None if proposals is None else numbers("proposals", proposals, (B, None, *mean.shape[1:]))
         draws = self._draws(generator, environments, noise, mean)
+        std = (self.optimizer.std * engine.action_std).expand_as(mean)
         seeds = None
         if self.policy is not None:
-            mean, seeds = self._consult(self.policy, context, past_actions, target, warm_start, draws.seed)
+            mean, seeds = self._consult(self.policy, context, past_actions, target, begun, draws.seed)
             tried = seeds if tried is None else torch.cat([tried, seeds], dim=1)
 
         def evaluate(actions: Tensor) -> Tensor:
@@ -162,11 +174,12 @@ class Planner:
             self.optimizer,
             evaluate,
             mean,
-            self._first_std(warm_start, mean),
+            first_std(start if self.optimizer.warm_std else None, std),
             draws,
             clock,
             fallback=self._fallback(mean, seeds),
             proposals=tried,
+            kept=first_kept(start, mean) if self.optimizer.keep else None,
             callback=callback,
             expected=self._pace.get((B, K), 0.0),
             threads=engine.threads,
@@ -188,6 +201,7 @@ class Planner:
             elapsed=clock.elapsed,
             deadline_hit=clock.deadline_hit,
             stats={"end": end} | record.stats() | stats | clock.stats() | {"seed": draws.seed},
+            kept=state.kept,
         )
 
     def _consult(
@@ -196,13 +210,11 @@ class Planner:
         context: Tensor,
         past_actions: Tensor | None,
         goal: Goal,
-        warm_start: Plan | Tensor | np.ndarray | None,
+        begun: Tensor,
         seed: int,
     ) -> tuple[Tensor, Tensor]:
         """The policy's part of a plan: the first mean [B, T, A] and candidates [B, n, T, A]."""
         random = torch.Generator().manual_seed(seed)
-        B, A = len(context), self.engine.action_dim
-        begun = first_blocks(self.engine, _blocks(warm_start), B, self.horizon)
         mean = continued(policy, self.engine, context, past_actions, goal, begun, self.horizon, random)
         seeds = propose(
             policy,
@@ -211,7 +223,7 @@ class Planner:
             goal,
             count=max(1, round(self.policy_share * self.optimizer.samples)),
             horizon=self.horizon,
-            action_dim=A,
+            action_dim=self.engine.action_dim,
             generator=random,
         )
         return mean, seeds
@@ -229,13 +241,6 @@ class Planner:
         """What an iteration takes; an expectation that let none run shrinks, so that it is tried again."""
         known = self._pace.get((B, K), 0.0)
         self._pace[B, K] = float(np.median(clock.times)) if clock.times else 0.9 * known
-
-    def _first_std(self, warm_start: object, mean: Tensor) -> Tensor:
-        std = (self.optimizer.std * self.engine.action_std).expand_as(mean)
-        if not (self.optimizer.warm_std and isinstance(warm_start, Plan)):
-            return std
-        rest = warm_start.std[:, 1:]
-        return torch.cat([rest, std[:, rest.shape[1] :]], dim=1)
 
     def _draws(
         self,
@@ -257,8 +262,3 @@ def _least_violation(cost: Cost, latents: Tensor, actions: Tensor) -> tuple[Tens
     assert violation is not None
     least, which = violation.min(dim=1)
     return actions[torch.arange(len(actions)), which], least
-
-
-def _blocks(warm_start: Plan | Tensor | np.ndarray | None) -> Tensor | np.ndarray | None:
-    """The first mean as a tensor; a Plan's first block has been executed."""
-    return warm_start.actions[:, 1:] if isinstance(warm_start, Plan) else warm_start

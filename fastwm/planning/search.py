@@ -46,6 +46,7 @@ def search(
     *,
     fallback: Tensor | None = None,
     proposals: Tensor | None = None,
+    kept: Tensor | None = None,
     callback: Callable[[Iteration], object] | None = None,
     expected: float = 0.0,
     threads: int = 1,
@@ -54,10 +55,11 @@ def search(
 
     fallback: [B, T, A], what counts as the best seen until a candidate is; the first mean by default.
     evaluate: has to carry gradients to the candidates if `method.gradients`; NaN is a candidate that was not evaluated.
-    proposals: [B, n, T, A] candidates of every iteration. expected: seconds that the first iteration is expected to take.
+    proposals: [B, n, T, A] candidates of every iteration; kept: of the first.
+    expected: seconds that the first iteration is expected to take.
     """
     record = Record(mean if fallback is None else fallback)
-    first = state = method.start(mean, std)
+    first = state = method.start(mean, std)._replace(kept=kept)
     end: End = "complete"
     active: Tensor | None = None  # [B] environments whose search goes on; None: of all
     for iteration in clock.iterations(method.iterations, expected):
