@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -344,3 +345,127 @@ def test_plans_of_a_world_model_do_not_depend_on_threads_or_batch(predictor: str
     for b in range(8):
         obs = {"pixels": frames[b : b + 1], "past_actions": past[b : b + 1]}
         assert same(planners[1].plan(obs, goals[b], generator=9, environments=[b]), one, slice(b, b + 1))
+
+
+# ---- policies and fallbacks ----
+
+
+class Steady:
+    """Proposes the same action for ever, from where it is asked: the first two numbers of the last latent."""
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def __call__(self, context, past_actions, goal, *, count, horizon, generator):
+        self.asked.append((context, past_actions, count, horizon))
+        return context[:, -1, None, None, :A].expand(-1, count, horizon, -1)
+
+
+def test_a_policy_proposes_candidates_and_continues_a_warm_start() -> None:
+    policy, seen = Steady(), []
+    planner = Planner(engine(), CEM(samples=40, elites=4, iterations=2), T, policy=policy, policy_share=0.1)
+    obs, goal = problem()
+    start = torch.full((B, T - 1, A), 0.5)
+    planner.plan(obs, goal, warm_start=start, callback=seen.append)
+    proposal = obs["latents"][:, -1, :A][:, None].expand(-1, T, -1)
+    for iteration in seen:
+        assert torch.equal(iteration.actions[:, 1:5], proposal[:, None].expand(-1, 4, -1, -1))
+    then = planner.engine.rollout(obs["latents"], start[:, None], obs["past_actions"])[:, 0]
+    assert torch.equal(seen[0].actions[:, 0, : T - 1], start)
+    assert torch.equal(seen[0].actions[:, 0, -1], then[:, :A])
+    (context, past, *rest), (_, _, *all_of_it) = policy.asked
+    assert rest == [1, 1]
+    assert all_of_it == [4, T]
+    assert past.shape[1] == context.shape[1] - 1
+    assert torch.equal(past, start[:, -past.shape[1] :])
+
+
+@pytest.mark.parametrize("fallback", ["warm_start", "policy", "zero"])
+def test_what_is_done_when_there_is_no_time(fallback: str) -> None:
+    planner = Planner(engine(), CEM(low=-0.4), T, policy=Steady(), fallback=fallback)
+    obs, goal = problem()
+    start = torch.full((B, T, A), -0.5)
+    plan = planner.plan(obs, goal, warm_start=start, deadline=0.0)
+    expected = {
+        "warm_start": torch.full((B, T, A), -0.4),
+        "policy": obs["latents"][:, -1, :A][:, None].expand(-1, T, -1).clamp(min=-0.4),
+        "zero": torch.zeros(B, T, A),
+    }
+    assert torch.equal(plan.actions, expected[fallback])
+    assert plan.stats["end"] == "fallback"
+
+
+def test_an_iteration_that_was_cut_short_counts_for_the_best_seen_alone() -> None:
+    class Cut(TinyEngine):
+        """Of the second rollout half of the candidates are not started in time."""
+
+        calls = 0
+
+        def rollout(self, context, actions, past_actions=None, *, keep="last", seconds=None):
+            latents = super().rollout(context, actions, past_actions, keep=keep)
+            self.calls += 1
+            if self.calls == 2:
+                latents[:, actions.shape[1] // 2 :] = math.nan
+                time.sleep(max(0.0, seconds) + 0.001)
+            return latents
+
+    obs, goal = problem()
+    for best in (False, True):
+        seen = []
+        cem = CEM(samples=40, elites=4, iterations=5, return_best=best)
+        plan = Planner(Cut(A, E), cem, T).plan(obs, goal, deadline=0.3, generator=1, callback=seen.append)
+        assert plan.stats["end"] == "cut"
+        assert plan.stats["non_finite"].tolist() == [0] * B
+        assert plan.iterations == len(seen) == 1
+        whole = Planner(TinyEngine(A, E), dataclasses.replace(cem, iterations=1), T).plan(
+            obs, goal, generator=1
+        )
+        assert torch.equal(plan.mean, whole.mean)
+        if best:
+            assert (plan.stats["best_cost"] <= whole.stats["best_cost"]).all()
+            assert (plan.stats["best_cost"] < whole.stats["best_cost"]).any()
+        else:
+            assert torch.equal(plan.actions, whole.actions)
+
+
+def test_an_iteration_known_to_be_too_long_is_not_started_and_tried_again_later() -> None:
+    planner = Planner(engine(delay=0.02), CEM(iterations=2), T)
+    planner.plan(*problem())
+    ends = [planner.plan(*problem(), deadline=0.015).stats["end"] for _ in range(6)]
+    assert ends[0] == "fallback"
+    assert "cut" in ends  # the expectation shrinks until one is started
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"fallback": "policy"}, ValueError, "there is no policy"),
+        ({"fallback": "stop"}, ValueError, "fallback is 'stop'"),
+        ({"policy_share": 1.0}, ValueError, "policy_share is 1.0"),
+        ({"cost": 3}, TypeError, "cost is int"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Planner(engine(), CEM(), T, **options)
+
+
+def test_a_policy_that_proposes_the_wrong_shape_is_named() -> None:
+    planner = Planner(engine(), CEM(), T, policy=lambda context, *_, **__: torch.zeros(B, 1, 1, A))
+    with pytest.raises(ValueError, match="what the policy proposed has shape"):
+        planner.plan(*problem())
+
+
+def test_a_function_is_a_cost() -> None:
+    obs, _ = problem()
+    planner = Planner(
+        engine(),
+        CEM(samples=200, elites=20, iterations=20),
+        T,
+        cost=lambda z, a: (a - 0.3).square().sum((2, 3)),
+    )
+    assert (planner.plan(obs).actions - 0.3).abs().max() < 0.02
+    with pytest.raises(ValueError, match=r"cost returned \(3, 300, 4\)"):
+        Planner(engine(), CEM(), T, cost=lambda z, a: a[..., 0]).plan(obs)
+    with pytest.raises(ValueError, match="goal has no latents"):
+        Planner(engine(), CEM(), T).plan(obs)
