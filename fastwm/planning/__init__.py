@@ -3,6 +3,7 @@
 from fastwm.planning.agent import Agent
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
+from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import Goal
 from fastwm.planning.icem import ICEM
 from fastwm.planning.mppi import MPPI
@@ -21,6 +22,7 @@ __all__ = [
     "Agent",
     "Cost",
     "Function",
+    "FunctionDynamics",
     "Goal",
     "GoalDistance",
     "Iteration",
