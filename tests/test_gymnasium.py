@@ -69,6 +69,7 @@ class Recorder(fastwm.Agent):
         super().__init__(planner)
         self.seen: list = []
         self.resets: list = []
+        self.after: list[int] = []  # how many actions each reset came
 
     def act(self, obs, goal=None, deadline=None):
         action = super().act(obs, goal, deadline)
@@ -78,6 +79,7 @@ class Recorder(fastwm.Agent):
     def reset(self, environments=None) -> None:
         super().reset(environments)
         self.resets.append(None if environments is None else np.asarray(environments).tolist())
+        self.after.append(len(self.seen))
 
 
 def walker(blocks: int = 1, cost=None, high: float | None = 1.0) -> Recorder:
@@ -270,12 +272,20 @@ def test_counts_that_are_none(argument: str) -> None:
 # ---- many environments ---------------------------------------------------------------------------------------------------
 
 
+class Generous(SyncVectorEnv):
+    """Rewards the step that only resets, too."""
+
+    def step(self, actions):
+        obs, rewards, *rest = super().step(actions)
+        return (obs, np.ones_like(rewards), *rest)
+
+
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_each_environment_has_its_own_episodes(mode: AutoresetMode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lengths 2, 3 and 5: whatever the autoreset mode, an environment's steps are its own and so are its goals."""
     monkeypatch.setattr(Walk, "enough", 2.2)
     walks = [Walk(2), Walk(3), Walk(5)]
-    envs = SyncVectorEnv([lambda w=w: w for w in walks], autoreset_mode=mode)
+    envs = Generous([lambda w=w: w for w in walks], autoreset_mode=mode)
     agent = walker()
     found = run_vector(envs, agent, episodes=5, seed=1)
     assert found.lengths.tolist() == [2, 2, 3, 3, 5]
@@ -300,6 +310,7 @@ def test_each_environment_has_its_own_episodes(mode: AutoresetMode, monkeypatch:
     assert agent.seen[restart][1][0] != first[0]
     assert agent.seen[restart][1][2] == first[2]
     assert agent.resets[:3] == [None, [True, False, False], [False, True, False]]
+    assert agent.after[:3] == [0, restart, restart + 1], "with the first observation, not with the last one"
 
 
 def test_environments_do_what_they_do_alone() -> None:
