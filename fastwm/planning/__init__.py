@@ -4,6 +4,7 @@ from fastwm.planning.agent import Agent
 from fastwm.planning.async_agent import AsyncAgent
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
+from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import Goal
 from fastwm.planning.icem import ICEM
 from fastwm.planning.mppi import MPPI
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncAgent",
     "Cost",
     "Function",
+    "FunctionDynamics",
     "Goal",
     "GoalDistance",
     "Iteration",

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastwm.planning.arrays import Arrays
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
 from fastwm.planning.draws import Draws, make_draws, seed_from
+from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import GivenGoal, Goal, make_goal
 from fastwm.planning.inputs import Dynamics, Observation, numbers, observe
 from fastwm.planning.policy import Policy, continued, propose
@@ -103,6 +105,38 @@ class Planner:
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
+
+    @classmethod
+    def from_function(
+        cls,
+        step: Callable[[Any, Any], Any],
+        cost: Cost | Callable[[Any, Any], Any] | None,
+        optimizer: Sampling,
+        horizon: int,
+        *,
+        state_dim: int,
+        action_dim: int,
+        arrays: Arrays = "torch",
+        action_mean: float | Sequence[float] = 0.0,
+        action_std: float | Sequence[float] = 1.0,
+        **options: Any,
+    ) -> Planner:
+        """A planner for dynamics that are a function: step(states [N, D], actions [N, A]) -> next states [N, D].
+
+        cost: a function (states [B, S, T, D] after each action, actions [B, S, T, A]) -> cost [B, S], of arrays as `step`'s; a
+        `Cost`; or None, the squared distance from the last state to the goal's.
+        state_dim: D. action_dim: A. arrays: "torch", "numpy" or "jax"; this and the other arguments are those of
+        `FunctionDynamics`; options: the planner's own.
+        """
+        dynamics = FunctionDynamics(
+            step,
+            state_dim=state_dim,
+            action_dim=action_dim,
+            arrays=arrays,
+            action_mean=action_mean,
+            action_std=action_std,
+        )
+        return cls(dynamics, optimizer, horizon, cost=dynamics.cost(cost), **options)
 
     def next_seed(self) -> int:
         """The next seed of the planner's own sequence, 0 .. 2^63-1."""
