@@ -2,7 +2,18 @@
 
 from fastwm.planning.agent import Agent
 from fastwm.planning.cem import CEM
-from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
+from fastwm.planning.costs import (
+    ActionPenalty,
+    Constraint,
+    Cost,
+    Function,
+    GoalDistance,
+    Reward,
+    Risk,
+    Smoothness,
+    Sum,
+    Value,
+)
 from fastwm.planning.goal import Goal
 from fastwm.planning.icem import ICEM
 from fastwm.planning.mppi import MPPI
@@ -19,6 +30,7 @@ __all__ = [
     "MPPI",
     "ActionPenalty",
     "Agent",
+    "Constraint",
     "Cost",
     "Function",
     "Goal",
@@ -29,8 +41,12 @@ __all__ = [
     "Policy",
     "PredictiveSampling",
     "RandomShooting",
+    "Reward",
+    "Risk",
     "Sampling",
+    "Smoothness",
     "State",
     "Sum",
+    "Value",
     "search",
 ]

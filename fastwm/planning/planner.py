@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastwm.engine.ensemble import Ensemble
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
 from fastwm.planning.draws import Draws, make_draws, seed_from
 from fastwm.planning.goal import GivenGoal, Goal, make_goal
 from fastwm.planning.inputs import Dynamics, Observation, first_blocks, first_mean, numbers, observe
 from fastwm.planning.policy import Policy, continued, propose
-from fastwm.planning.sampling import Sampling
+from fastwm.planning.sampling import Sampling, best
 from fastwm.planning.search import Iteration, search
 
 Fallback = Literal["warm_start", "policy", "zero"]
@@ -49,8 +51,9 @@ class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
     cost: what to make small, a `Cost` or a function (latents [B, S, T, E], actions [B, S, T, A]) -> cost [B, S]; by default
-    the distance from the last latent to the goal's. policy: proposes a share of the candidates (`policy_share`, one at
-    least), and what a warm start does not reach.
+    the distance from the last latent to the goal's. Where it has constraints, the plan is the cheaper of the final mean and
+    the best candidate seen. An Ensemble needs a `Risk`: what its members' costs become is to be said.
+    policy: proposes a share of the candidates (`policy_share`, one at least), and what a warm start does not reach.
     fallback: the plan when not one iteration fits the deadline: the "warm_start" (the rest of the plan before, or the mean of
     the training actions), the "policy"'s first proposal, or "zero" actions.
     seed: of the planner's own random numbers; every plan takes the next of its sequence.
@@ -91,6 +94,10 @@ class Planner:
         self.engine, self.optimizer, self.horizon = engine, optimizer, horizon
         given = GoalDistance() if cost is None else cost
         self.cost = given if isinstance(given, Cost) else Function(given)
+        ensemble = isinstance(engine, Ensemble)
+        if not self.cost.fits(ensemble):
+            made, expected = ("an", "a fastwm.Risk of it") if ensemble else ("no", "one of a single model")
+            raise ValueError(f"cost is {self.cost}, but engine is {made} Ensemble, expected {expected}")
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
@@ -176,9 +183,10 @@ class Planner:
         seen = self.optimizer.return_best or not record.iterations
         actions, stats = record.best_actions if seen else state.mean, {}
         if cost.constrained:
-            either = torch.stack([actions, record.best_actions], dim=1)  # [B, 2, T, A]
+            either = torch.stack([state.mean, record.best_actions], dim=1)  # [B, 2, T, A]
+            either = either if record.iterations else either[:, 1:]
             latents = engine.rollout(context, either, past_actions, keep=cost.keep)
-            actions, stats["violation"] = _least_violation(cost, latents, either)
+            actions, stats["violation"] = _cheapest(self.cost, latents, either, target)
         return Plan(
             actions=actions,
             cost=state.elite_cost,
@@ -203,7 +211,8 @@ class Planner:
         random = torch.Generator().manual_seed(seed)
         B, A = len(context), self.engine.action_dim
         begun = first_blocks(self.engine, _blocks(warm_start), B, self.horizon)
-        mean = continued(policy, self.engine, context, past_actions, goal, begun, self.horizon, random)
+        model = self.engine.engines[0] if isinstance(self.engine, Ensemble) else self.engine
+        mean = continued(policy, model, context, past_actions, goal, begun, self.horizon, random)
         seeds = propose(
             policy,
             context,
@@ -251,12 +260,12 @@ class Planner:
         )
 
 
-def _least_violation(cost: Cost, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Of candidates [B, 2, T, A] the one of less violation, the first if both have as much; and how much [B]."""
-    violation = cost.violation(latents, actions)  # [B, 2]
+def _cheapest(cost: Cost, latents: Tensor, actions: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+    """Of candidates [B, n, T, A] the cheapest, the first of several; and its violation [B]."""
+    price, violation = cost(latents, actions, goal), cost.violation(latents, actions)  # [B, n]
     assert violation is not None
-    least, which = violation.min(dim=1)
-    return actions[torch.arange(len(actions)), which], least
+    which = torch.where(price.isfinite(), price, math.inf).argmin(1, keepdim=True)
+    return best(actions, which)[:, 0], violation.gather(1, which)[:, 0]
 
 
 def _blocks(warm_start: Plan | Tensor | np.ndarray | None) -> Tensor | np.ndarray | None:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastwm.planning.costs.functions import call
 from fastwm.planning.goal import Goal
 
 Needs = frozenset[Literal["latents", "state"]]
@@ -37,6 +38,10 @@ class Cost:
         """How far each candidate is from what is allowed: [B, S] >= 0, or None where everything is."""
         return None
 
+    def fits(self, ensemble: bool) -> bool:
+        """Whether it reads the latents of an ensemble, which have an axis of members in front, or else of one model."""
+        return not ensemble
+
     def __add__(self, other: Cost) -> Sum:
         if not isinstance(other, Cost):
             return NotImplemented
@@ -58,18 +63,12 @@ class Function(Cost):
     keep = "all"
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
-        cost = self.function(latents, actions)
-        if not isinstance(cost, Tensor) or cost.shape != actions.shape[:2]:
-            found = tuple(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
-            raise ValueError(
-                f"cost returned {found}, expected a tensor of shape {tuple(actions.shape[:2])}: [B, S]"
-            )
-        return cost.float()
+        return call("cost", self.function, latents, actions, shapes=(tuple(actions.shape[:2]),))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sum(Cost):
-    """A weighted sum of costs; what `+` and `*` make."""
+    """A weighted sum of costs; what `+` and `*` make. Constraints take positive weights (see `Constraint` for what they do)."""
 
     terms: tuple[tuple[float, Cost], ...]  # (weight, cost)
 
@@ -81,6 +80,8 @@ class Sum(Cost):
                 raise TypeError(f"terms holds {type(cost).__name__}, expected a Cost")
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {cost} is {weight}, expected a finite number")
+            if cost.constrained and weight <= 0:
+                raise ValueError(f"the weight of {cost}, a constraint, is {weight}, expected more than 0")
 
     @property
     def keep(self) -> Literal["last", "all"]:  # type: ignore[override]
@@ -110,8 +111,12 @@ class Sum(Cost):
         found = [violation for violation in each if violation is not None]
         return torch.stack(found).amax(0) if found else None
 
+    def fits(self, ensemble: bool) -> bool:
+        """See Cost."""
+        return all(cost.fits(ensemble) for _, cost in self.terms)
+
     def _read(self, cost: Cost, latents: Tensor) -> Tensor:
-        return latents[:, :, -1] if self.keep == "all" and cost.keep == "last" else latents
+        return latents[..., -1, :] if self.keep == "all" and cost.keep == "last" else latents
 
 
 def _terms(cost: Cost) -> tuple[tuple[float, Cost], ...]:
