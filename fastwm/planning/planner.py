@@ -160,9 +160,14 @@ class Planner:
             mean, seeds = self._consult(self.policy, context, past_actions, target, warm_start, draws.seed)
             tried = seeds if tried is None else torch.cat([tried, seeds], dim=1)
 
+        changes = cost is not self.cost  # while the search goes on
+        judged: list[Tensor] = []  # the last candidates' cost that does not
+
         def evaluate(actions: Tensor) -> Tensor:
             """[B, S, T, A] -> [B, S]"""
             latents = engine.rollout(context, actions, past_actions, keep=cost.keep, seconds=clock.left)
+            if changes:
+                judged[:] = [self.cost(latents, actions, target, threads=engine.threads).detach()]
             return cost(latents, actions, target, threads=engine.threads)
 
         state, record, end = search(
@@ -174,6 +179,7 @@ class Planner:
             clock,
             fallback=self._fallback(mean, seeds),
             proposals=tried,
+            judge=judged.pop if changes else None,
             callback=callback,
             expected=self._pace.get((B, K), 0.0),
             threads=engine.threads,

@@ -16,8 +16,8 @@ from fastwm.planning.goal import Goal
 
 Limit = Callable[[Tensor, Tensor], Tensor]
 
-# Costs of candidates that a hard constraint forbids lie in (FORBIDDEN, 2 * FORBIDDEN]: beyond every other cost, and small
-# enough that sums and squares over a population are finite in float32.
+# Costs of candidates that a hard constraint forbids lie in (FORBIDDEN, 2 * FORBIDDEN]: so large that other costs up to 3e7,
+# half a unit in the last place, are lost in them, and so small that sums and squares over a population are finite in float32.
 FORBIDDEN = 1e15
 
 
@@ -27,13 +27,15 @@ class Constraint(Cost):
 
     function: latents [B, S, T, E], actions [B, S, T, A] in environment units -> [B, S], or [B, S, C] for C constraints; what is
     <= 0 is allowed, and what is above is the violation. A plan's bits are a batch's only if the function's are.
-    mode: "hard": every candidate that violates costs more than every one that does not (if the other costs are below 1e15),
-    and of those that violate the one of less largest violation is better, whatever else it costs; its violations are told
-    apart to 1e-7 of 1 + violation. It needs no tuning, and works where no candidate is allowed.
+    mode: "hard": every candidate that violates costs more than every one that does not, and of those that violate the one
+    whose largest violation is less is better, whatever else it costs (up to 3e7; violations v differ if v / (1 + v) does, by
+    1e-7). It needs no tuning, and works where no candidate is allowed.
     "soft": costs weight * sum over C of the violation, "squared" or "absolute" by `penalty`; a plan may violate a little.
     "augmented": multipliers for each environment and constraint change during the search until the plan is allowed
     (lagrangian.py), which finds the best plan on the edge of what is allowed, where "hard" stops a search early. weight: the
-    first rho; growth: of rho after an iteration that did not help. Outside a search it ranks as "hard" does.
+    first rho; growth: of rho after an iteration that did not help. The search must be able to follow: one whose std vanishes
+    before the multipliers have settled stays where it is, perhaps not allowed, so set `min_std`. Candidates of different
+    iterations, and the mean with the best one, compare as in "hard".
 
     In a sum, a positive weight scales "soft" penalties; it does not change what "hard" ranks first, and where "augmented"
     ends. Raises TypeError or ValueError for an argument that does not fit; see `Planner` for which plan is returned.

@@ -31,7 +31,10 @@ class Cost:
         raise NotImplementedError
 
     def begin(self, B: int) -> Cost:
-        """The cost of one plan for B environments: itself, or one of its own where a cost changes during a search."""
+        """The cost of one plan for B environments: itself, or one of its own where a cost changes during a search.
+
+        Candidates of different iterations, and so the best one seen, are compared by the cost that was not begun.
+        """
         return self
 
     def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
@@ -103,7 +106,9 @@ class Sum(Cost):
 
     def begin(self, B: int) -> Cost:
         """See Cost."""
-        return Sum(tuple((weight, cost.begin(B)) for weight, cost in self.terms))
+        begun = tuple((weight, cost.begin(B)) for weight, cost in self.terms)
+        same = all(one is other for (_, one), (_, other) in zip(begun, self.terms, strict=True))
+        return self if same else Sum(begun)
 
     def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
         """The largest of its costs'."""

@@ -63,7 +63,8 @@ class Risk(Cost):
 
     def begin(self, B: int) -> Cost:
         """See Cost."""
-        return dataclasses.replace(self, cost=self.cost.begin(B))
+        begun = self.cost.begin(B)
+        return self if begun is self.cost else dataclasses.replace(self, cost=begun)
 
     def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
         """See Cost; latents as in a call."""
