@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 
@@ -14,7 +15,7 @@ from tiny_engine import TinyEngine
 from torch import Tensor
 
 from fastwm import CEM, ICEM, ActionPenalty, Constraint, Goal, GoalDistance, Plan, Planner
-from fastwm.planning import Cost
+from fastwm.planning import Cost, Function
 from fastwm.planning.costs.lagrangian import AugmentedLagrangian
 
 B, T, A, E = 4, 4, 2, 5
@@ -298,11 +299,32 @@ def test_of_two_allowed_plans_the_cheaper_is_returned() -> None:
     assert (taken < mean).any()
 
 
+def test_the_mean_may_be_better_than_the_best_candidate() -> None:
+    """So with constraints a search that would return the best returns the same plan as one that would return the mean."""
+    search = CEM(samples=30, elites=15, iterations=4, std=1.5)
+    limit = Constraint(beyond, "augmented")
+    mean, best = (planned(limit, dataclasses.replace(search, return_best=x)) for x in (False, True))
+    assert torch.equal(mean.actions, best.actions)
+    taken = (mean.actions == mean.mean).flatten(1).all(1)
+    assert taken.any()
+    assert not taken.all()
+
+
 def test_without_time_for_a_search_the_fallback_is_judged_too() -> None:
     warm = torch.ones(B, T, A)
-    plan = planned(Constraint(lambda z, a: a[:, :, 0, 0] - 0.25), deadline=0.0, warm_start=warm)
+    limit = Constraint(lambda z, a: a[:, :, 0, 0] - 0.25)
+    plan = planned(limit, deadline=0.0, warm_start=warm)
     assert torch.equal(plan.actions, warm)
     assert plan.stats["violation"].tolist() == [0.75] * B
+    obs, goal = problem()
+    zero = Planner(
+        TinyEngine(A, E), CEM_60, T, cost=Function(lambda z, a: a.sum((2, 3))) + limit, fallback="zero"
+    )
+    plan = zero.plan(
+        obs, goal, deadline=0.0, warm_start=-warm
+    )  # allowed and cheaper, but not what was asked for
+    assert not plan.actions.any()
+    assert not plan.stats["violation"].any()
 
 
 def test_a_plan_without_constraints_says_nothing_of_violations() -> None:

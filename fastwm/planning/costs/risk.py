@@ -86,4 +86,4 @@ class Risk(Cost):
         total = torch.zeros_like(each[0])
         for place, cost in enumerate(each):  # by elements: the same bits for every batch
             total = total + min(max(share - place, 0.0), 1.0) * cost
-        return total / share if share >= 1 else each[0]
+        return total / share
