@@ -37,8 +37,9 @@ class Constraint(Cost):
     before the multipliers have settled stays where it is, perhaps not allowed, so set `min_std`. Candidates of different
     iterations, and the mean with the best one, compare as in "hard".
 
-    In a sum, a positive weight scales "soft" penalties; it does not change what "hard" ranks first, and where "augmented"
-    ends. Raises TypeError or ValueError for an argument that does not fit; see `Planner` for which plan is returned.
+    In a sum, a positive weight scales "soft" penalties; it does not change what "hard" ranks first (it scales the 3e7), nor
+    where "augmented" ends. `Planner` says which plan is returned.
+    Raises TypeError or ValueError for an argument that does not fit.
     """
 
     function: Limit

@@ -16,9 +16,8 @@ from fastwm.planning.costs.cost import Cost
 from fastwm.planning.goal import Goal
 
 SHRINKS = 0.9  # the share of the violation before that a violation must come down to, or rho grows
-LARGEST_RHO = (
-    1e8  # where costs of violations of 1e-4 are still beyond those of any goal, and their squares finite
-)
+# A violation of 1e-3 then costs 50, and squares of costs are finite in float32 for violations up to 1e5.
+LARGEST_RHO = 1e8
 
 
 class AugmentedLagrangian(Cost):
