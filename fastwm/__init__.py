@@ -20,10 +20,16 @@ _HOMES = {
     "WorldModelConfig": "fastwm.models",
     "compile": "fastwm.engine.compile",
     "Engine": "fastwm.engine.engine",
+    "Ensemble": "fastwm.engine.ensemble",
     "Goal": "fastwm.planning",
     "Cost": "fastwm.planning",
     "GoalDistance": "fastwm.planning",
     "ActionPenalty": "fastwm.planning",
+    "Smoothness": "fastwm.planning",
+    "Reward": "fastwm.planning",
+    "Value": "fastwm.planning",
+    "Constraint": "fastwm.planning",
+    "Risk": "fastwm.planning",
     "Sum": "fastwm.planning",
     "CEM": "fastwm.planning",
     "ICEM": "fastwm.planning",
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
     from fastwm.engine.backend import info as info
     from fastwm.engine.compile import compile as compile
     from fastwm.engine.engine import Engine as Engine
+    from fastwm.engine.ensemble import Ensemble as Ensemble
     from fastwm.models import WorldModel as WorldModel
     from fastwm.models import WorldModelConfig as WorldModelConfig
     from fastwm.models import load as load
@@ -52,6 +59,7 @@ if TYPE_CHECKING:
     from fastwm.planning import ActionPenalty as ActionPenalty
     from fastwm.planning import Agent as Agent
     from fastwm.planning import AsyncAgent as AsyncAgent
+    from fastwm.planning import Constraint as Constraint
     from fastwm.planning import Cost as Cost
     from fastwm.planning import Goal as Goal
     from fastwm.planning import GoalDistance as GoalDistance
@@ -59,7 +67,11 @@ if TYPE_CHECKING:
     from fastwm.planning import Planner as Planner
     from fastwm.planning import PredictiveSampling as PredictiveSampling
     from fastwm.planning import RandomShooting as RandomShooting
+    from fastwm.planning import Reward as Reward
+    from fastwm.planning import Risk as Risk
+    from fastwm.planning import Smoothness as Smoothness
     from fastwm.planning import Sum as Sum
+    from fastwm.planning import Value as Value
 
 
 def __getattr__(name: str) -> object:

@@ -85,6 +85,45 @@ def test_bad_costs_are_refused(make, error) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda z, a: z, ValueError, r"cost returned a tensor of shape .* expected \[3, 300\]"),
+        (lambda z, a: 1.0, TypeError, "cost returned float, expected a tensor"),
+        (lambda z, a: torch.zeros(3, 300, dtype=torch.complex64), TypeError, "cost returned torch.complex64"),
+        (lambda z, a: z @ a, RuntimeError, r"cost failed on tensors of shape \(3, 300, 4, 5\) and \(3, 300, 4, 2\)"),
+    ],
+)  # fmt: skip
+def test_what_a_function_gets_wrong_is_said(function, error, message) -> None:
+    with pytest.raises(error, match=message):
+        Planner(engine(), CEM(), T, cost=function).plan(*problem())
+
+
+def test_a_function_may_return_whole_numbers() -> None:
+    plan = Planner(engine(), CEM(), T, cost=lambda z, a: (a[:, :, 0, 0] < 1).long()).plan(problem()[0])
+    assert plan.stats["best_cost"].tolist() == [0.0] * B
+
+
+def test_a_cost_that_changes_is_begun_for_every_plan_and_others_are_not() -> None:
+    class Counting(Cost):
+        def __init__(self) -> None:
+            self.begun = 0
+
+        def begin(self, B: int) -> Cost:
+            self.begun += B
+            return Counting()
+
+        def __call__(self, latents, actions, goal, *, threads=1):
+            return torch.zeros(actions.shape[:2])
+
+    plain, changing = GoalDistance() + ActionPenalty(), Counting()
+    assert plain.begin(3) is plain
+    total = plain + changing
+    assert total.begin(3) is not total
+    Planner(engine(), CEM(iterations=2), T, cost=total).plan(*problem())
+    assert changing.begun == 3 + B
+
+
 # ---- costs that are not finite ----
 
 

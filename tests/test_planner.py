@@ -467,7 +467,7 @@ def test_a_function_is_a_cost() -> None:
         cost=lambda z, a: (a - 0.3).square().sum((2, 3)),
     )
     assert (planner.plan(obs).actions - 0.3).abs().max() < 0.02
-    with pytest.raises(ValueError, match=r"cost returned \(3, 300, 4\)"):
+    with pytest.raises(ValueError, match=r"cost returned a tensor of shape \(3, 300, 4\)"):
         Planner(engine(), CEM(), T, cost=lambda z, a: a[..., 0]).plan(obs)
     with pytest.raises(ValueError, match="goal has no latents"):
         Planner(engine(), CEM(), T).plan(obs)

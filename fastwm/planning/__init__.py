@@ -3,7 +3,18 @@
 from fastwm.planning.agent import Agent
 from fastwm.planning.async_agent import AsyncAgent
 from fastwm.planning.cem import CEM
-from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
+from fastwm.planning.costs import (
+    ActionPenalty,
+    Constraint,
+    Cost,
+    Function,
+    GoalDistance,
+    Reward,
+    Risk,
+    Smoothness,
+    Sum,
+    Value,
+)
 from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import Goal
 from fastwm.planning.icem import ICEM
@@ -23,6 +34,7 @@ __all__ = [
     "ActionPenalty",
     "Agent",
     "AsyncAgent",
+    "Constraint",
     "Cost",
     "Function",
     "FunctionDynamics",
@@ -34,9 +46,13 @@ __all__ = [
     "Policy",
     "PredictiveSampling",
     "RandomShooting",
+    "Reward",
+    "Risk",
     "Sampling",
+    "Smoothness",
     "State",
     "Sum",
+    "Value",
     "WarmStart",
     "search",
 ]

@@ -113,7 +113,7 @@ class AsyncAgent(Agent):
             group = (memory.frames == K).nonzero()[:, 0]
             context, blocks = memory.latents[group, last - K :], memory.blocks[group, last - K :]
             actions = blocks[:, None, -1:]  # [b, 1, 1, A], being executed
-            predicted[group] = self.planner.engine.rollout(context, actions, blocks[:, :-1])[:, 0]
+            predicted[group] = self.planner.model.rollout(context, actions, blocks[:, :-1])[:, 0]
         then = dataclasses.replace(
             memory,
             latents=torch.cat([memory.latents[:, 1:], predicted[:, None]], dim=1),

@@ -60,9 +60,7 @@ def make_goal(engine: Dynamics, goal: GivenGoal | Goal | None, B: int) -> Goal:
     if goal is None:
         return Goal()
     if isinstance(goal, Goal):
-        sizes = {len(x) for x in (goal.latents, goal.state, goal.reached) if x is not None}
-        if sizes - {B}:
-            raise ValueError(f"goal holds {sorted(sizes)} environments, expected {B}")
+        _check(goal, engine.embed_dim, B)
         return goal
     if not isinstance(goal, Mapping):
         if not isinstance(goal, (Tensor, np.ndarray)):
@@ -87,6 +85,29 @@ def make_goal(engine: Dynamics, goal: GivenGoal | Goal | None, B: int) -> Goal:
     if "state" in goal:
         state = _several(name.format("state"), goal["state"], None)
     return Goal(*(None if x is None else _for_each(name, x, B) for x in (latents, state)))
+
+
+def _check(goal: Goal, E: int, B: int) -> None:
+    """Raise TypeError or ValueError unless the goal is one of B environments."""
+    given = {"latents": goal.latents, "state": goal.state, "reached": goal.reached}
+    sizes = {len(x) for x in given.values() if x is not None and x.dim()}
+    if sizes - {B}:
+        raise ValueError(f"goal holds {sorted(sizes)} environments, expected {B}")
+    G = 0
+    for name, size in (("latents", E), ("state", None)):
+        x = given[name]
+        if x is not None:
+            G = max(G, numbers(f"goal.{name}", x, (B, None, size)).shape[1])
+            if 0 in x.shape:
+                raise ValueError(f"goal.{name} has shape {tuple(x.shape)}, expected at least one goal")
+    reached = goal.reached
+    if reached is not None:
+        if reached.dtype != torch.int64 or reached.dim() != 1:
+            raise ValueError(
+                f"goal.reached is {reached.dtype} {list(reached.shape)}, expected torch.int64 [{B}]"
+            )
+        if not ((reached >= 0) & (reached <= G)).all():
+            raise ValueError(f"goal.reached is {reached.tolist()}, expected numbers from 0 to {G}, the goals")
 
 
 def _several(name: str, value: Tensor | np.ndarray, size: int | None) -> Tensor:

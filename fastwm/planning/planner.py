@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastwm.engine.ensemble import Ensemble
 from fastwm.planning.arrays import Arrays
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
@@ -20,7 +22,7 @@ from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import GivenGoal, Goal, make_goal
 from fastwm.planning.inputs import Dynamics, Observation, numbers, observe
 from fastwm.planning.policy import Policy, continued, propose
-from fastwm.planning.sampling import Sampling
+from fastwm.planning.sampling import Sampling, best
 from fastwm.planning.search import Iteration, search
 from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, first_mean, first_std
 
@@ -60,8 +62,9 @@ class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
     cost: what to make small, a `Cost` or a function (latents [B, S, T, E], actions [B, S, T, A]) -> cost [B, S]; by default
-    the distance from the last latent to the goal's. policy: proposes a share of the candidates (`policy_share`, one at
-    least), and what a warm start does not reach.
+    the distance from the last latent to the goal's. Where it has constraints, the plan is the cheaper of the final mean and
+    the best candidate seen. An Ensemble needs a `Risk`: what its members' costs become is to be said.
+    policy: proposes a share of the candidates (`policy_share`, one at least), and what a warm start does not reach.
     fallback: the plan when not one iteration fits the deadline: the "warm_start" (the rest of the plan before, or the mean of
     the training actions), the "policy"'s first proposal, or "zero" actions.
     seed: of the planner's own random numbers; every plan takes the next of its sequence.
@@ -102,6 +105,10 @@ class Planner:
         self.engine, self.optimizer, self.horizon = engine, optimizer, horizon
         given = GoalDistance() if cost is None else cost
         self.cost = given if isinstance(given, Cost) else Function(given)
+        ensemble = isinstance(engine, Ensemble)
+        if not self.cost.fits(ensemble):
+            made, expected = ("an", "a fastwm.Risk of it") if ensemble else ("no", "one of a single model")
+            raise ValueError(f"cost is {self.cost}, but engine is {made} Ensemble, expected {expected}")
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
@@ -137,6 +144,11 @@ class Planner:
             action_std=action_std,
         )
         return cls(dynamics, optimizer, horizon, cost=dynamics.cost(cost), **options)
+
+    @property
+    def model(self) -> Dynamics:
+        """The engine, of an ensemble its first member: what predicts one future."""
+        return self.engine.engines[0] if isinstance(self.engine, Ensemble) else self.engine
 
     def next_seed(self) -> int:
         """The next seed of the planner's own sequence, 0 .. 2^63-1."""
@@ -199,9 +211,14 @@ class Planner:
             mean, seeds = self._consult(self.policy, context, past_actions, target, begun, draws.seed)
             tried = seeds if tried is None else torch.cat([tried, seeds], dim=1)
 
+        changes = cost is not self.cost  # while the search goes on
+        judged: list[Tensor] = []  # the last candidates' cost that does not
+
         def evaluate(actions: Tensor) -> Tensor:
             """[B, S, T, A] -> [B, S]"""
             latents = engine.rollout(context, actions, past_actions, keep=cost.keep, seconds=clock.left)
+            if changes:
+                judged[:] = [self.cost(latents, actions, target, threads=engine.threads).detach()]
             return cost(latents, actions, target, threads=engine.threads)
 
         state, record, end = search(
@@ -214,6 +231,7 @@ class Planner:
             fallback=self._fallback(mean, seeds),
             proposals=tried,
             kept=first_kept(start, mean) if self.optimizer.keep else None,
+            judge=judged.pop if changes else None,
             callback=callback,
             expected=self._pace.get((B, K), 0.0),
             threads=engine.threads,
@@ -223,9 +241,10 @@ class Planner:
         seen = self.optimizer.return_best or not record.iterations
         actions, stats = record.best_actions if seen else state.mean, {}
         if cost.constrained:
-            either = torch.stack([actions, record.best_actions], dim=1)  # [B, 2, T, A]
+            either = torch.stack([state.mean, record.best_actions], dim=1)  # [B, 2, T, A]
+            either = either if record.iterations else either[:, 1:]
             latents = engine.rollout(context, either, past_actions, keep=cost.keep)
-            actions, stats["violation"] = _least_violation(cost, latents, either)
+            actions, stats["violation"] = _cheapest(self.cost, latents, either, target)
         return Plan(
             actions=actions,
             cost=state.elite_cost,
@@ -249,7 +268,7 @@ class Planner:
     ) -> tuple[Tensor, Tensor]:
         """The policy's part of a plan: the first mean [B, T, A] and candidates [B, n, T, A]."""
         random = torch.Generator().manual_seed(seed)
-        mean = continued(policy, self.engine, context, past_actions, goal, begun, self.horizon, random)
+        mean = continued(policy, self.model, context, past_actions, goal, begun, self.horizon, random)
         seeds = propose(
             policy,
             context,
@@ -290,9 +309,9 @@ class Planner:
         )
 
 
-def _least_violation(cost: Cost, latents: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Of candidates [B, 2, T, A] the one of less violation, the first if both have as much; and how much [B]."""
-    violation = cost.violation(latents, actions)  # [B, 2]
+def _cheapest(cost: Cost, latents: Tensor, actions: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
+    """Of candidates [B, n, T, A] the cheapest, the first of several; and its violation [B]."""
+    price, violation = cost(latents, actions, goal), cost.violation(latents, actions)  # [B, n]
     assert violation is not None
-    least, which = violation.min(dim=1)
-    return actions[torch.arange(len(actions)), which], least
+    which = torch.where(price.isfinite(), price, math.inf).argmin(1, keepdim=True)
+    return best(actions, which)[:, 0], violation.gather(1, which)[:, 0]

@@ -24,10 +24,24 @@ class Record:
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
 
-    def add(self, actions: Tensor, cost: Tensor, state: State, active: Tensor | None = None) -> None:
-        """One iteration: candidates [B, S, T, A], their cost [B, S], what became of them; of the active environments [B]."""
-        first = state.elites[:, 0]  # [B]
-        self._improve(actions, cost.gather(1, first[:, None])[:, 0], first, active)
+    def add(
+        self,
+        actions: Tensor,
+        cost: Tensor,
+        state: State,
+        active: Tensor | None = None,
+        *,
+        judged: Tensor | None = None,
+    ) -> None:
+        """One iteration: candidates [B, S, T, A], their cost [B, S], what became of them; of the active environments [B].
+
+        judged: [B, S], by what candidates of different iterations compare, if not by cost.
+        """
+        if judged is None:
+            first = state.elites[:, 0]  # [B]
+            self._improve(actions, cost.gather(1, first[:, None])[:, 0], first, active)
+        else:
+            self.glance(actions, judged, active)
         non_finite = state.non_finite if active is None else state.non_finite * active
         self._non_finite = self._non_finite + non_finite
         self.iterations += 1

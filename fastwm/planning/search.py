@@ -47,6 +47,7 @@ def search(
     fallback: Tensor | None = None,
     proposals: Tensor | None = None,
     kept: Tensor | None = None,
+    judge: Callable[[], Tensor] | None = None,
     callback: Callable[[Iteration], object] | None = None,
     expected: float = 0.0,
     threads: int = 1,
@@ -55,6 +56,7 @@ def search(
 
     fallback: [B, T, A], what counts as the best seen until a candidate is; the first mean by default.
     evaluate: has to carry gradients to the candidates if `method.gradients`; NaN is a candidate that was not evaluated.
+    judge: where costs change from one iteration to the next, by what the candidates last evaluated compare with others, [B, S].
     proposals: [B, n, T, A] candidates of every iteration; kept: of the first.
     expected: seconds that the first iteration is expected to take.
     """
@@ -68,12 +70,13 @@ def search(
             cost, gradient = _with_gradient(evaluate, actions)
         else:
             cost, gradient = evaluate(actions), None  # [B, S]
+        judged = None if judge is None else judge()  # [B, S]
         if clock.passed:
-            record.glance(actions, cost, active)
+            record.glance(actions, cost if judged is None else judged, active)
             end = "cut"
             break
         after = method.update(state, actions, cost, gradient=gradient, threads=threads)
-        record.add(actions, cost, after, active)
+        record.add(actions, cost, after, active, judged=judged)
         before, state = state, after if active is None else _where(active, after, state)
         if callback is not None:
             callback(Iteration(iteration, actions, cost, state, before))

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fastwm.planning.costs.functions import call
 from fastwm.planning.goal import Goal
 
 Needs = frozenset[Literal["latents", "state"]]
@@ -30,12 +31,19 @@ class Cost:
         raise NotImplementedError
 
     def begin(self, B: int) -> Cost:
-        """The cost of one plan for B environments: itself, or one of its own where a cost changes during a search."""
+        """The cost of one plan for B environments: itself, or one of its own where a cost changes during a search.
+
+        Candidates of different iterations, and so the best one seen, are compared by the cost that was not begun.
+        """
         return self
 
     def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
         """How far each candidate is from what is allowed: [B, S] >= 0, or None where everything is."""
         return None
+
+    def fits(self, ensemble: bool) -> bool:
+        """Whether it reads the latents of an ensemble, which have an axis of members in front, or else of one model."""
+        return not ensemble
 
     def __add__(self, other: Cost) -> Sum:
         if not isinstance(other, Cost):
@@ -58,18 +66,12 @@ class Function(Cost):
     keep = "all"
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
-        cost = self.function(latents, actions)
-        if not isinstance(cost, Tensor) or cost.shape != actions.shape[:2]:
-            found = tuple(cost.shape) if isinstance(cost, Tensor) else type(cost).__name__
-            raise ValueError(
-                f"cost returned {found}, expected a tensor of shape {tuple(actions.shape[:2])}: [B, S]"
-            )
-        return cost.float()
+        return call("cost", self.function, latents, actions, shapes=(tuple(actions.shape[:2]),))
 
 
 @dataclasses.dataclass(frozen=True)
 class Sum(Cost):
-    """A weighted sum of costs; what `+` and `*` make."""
+    """A weighted sum of costs; what `+` and `*` make. Constraints take positive weights (see `Constraint` for what they do)."""
 
     terms: tuple[tuple[float, Cost], ...]  # (weight, cost)
 
@@ -81,6 +83,8 @@ class Sum(Cost):
                 raise TypeError(f"terms holds {type(cost).__name__}, expected a Cost")
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {cost} is {weight}, expected a finite number")
+            if cost.constrained and weight <= 0:
+                raise ValueError(f"the weight of {cost}, a constraint, is {weight}, expected more than 0")
 
     @property
     def keep(self) -> Literal["last", "all"]:  # type: ignore[override]
@@ -102,7 +106,9 @@ class Sum(Cost):
 
     def begin(self, B: int) -> Cost:
         """See Cost."""
-        return Sum(tuple((weight, cost.begin(B)) for weight, cost in self.terms))
+        begun = tuple((weight, cost.begin(B)) for weight, cost in self.terms)
+        same = all(one is other for (_, one), (_, other) in zip(begun, self.terms, strict=True))
+        return self if same else Sum(begun)
 
     def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
         """The largest of its costs'."""
@@ -110,8 +116,12 @@ class Sum(Cost):
         found = [violation for violation in each if violation is not None]
         return torch.stack(found).amax(0) if found else None
 
+    def fits(self, ensemble: bool) -> bool:
+        """See Cost."""
+        return all(cost.fits(ensemble) for _, cost in self.terms)
+
     def _read(self, cost: Cost, latents: Tensor) -> Tensor:
-        return latents[:, :, -1] if self.keep == "all" and cost.keep == "last" else latents
+        return latents[..., -1, :] if self.keep == "all" and cost.keep == "last" else latents
 
 
 def _terms(cost: Cost) -> tuple[tuple[float, Cost], ...]:
