@@ -156,7 +156,7 @@ A second run goes on from what the first one finished: its episodes, and the tra
 
 
 def _demo(parser: Parser) -> None:
-    parser.add_argument("--env", default="push", choices=WORLDS, help="world (default: push)")
+    parser.add_argument("--env", default="push", choices=WORLDS[:2], help="world (default: push)")
     parser.add_argument(
         "--out",
         metavar="DIR",
@@ -341,14 +341,14 @@ def _info(parser: Parser) -> None:
 def _search(parser: Parser) -> None:
     group = parser.add_argument_group("search (CEM)")
     group.add_argument(
-        "--samples", type=int, default=64, metavar="N", help="candidates per iteration (default: 64)"
+        "--samples", type=int, default=128, metavar="N", help="candidates per iteration (default: 128)"
     )
     group.add_argument(
-        "--elites", type=int, metavar="N", help="(default: a tenth of the samples, at least 6)"
+        "--elites", type=int, metavar="N", help="(default: a sixteenth of the samples, at least 6)"
     )
-    group.add_argument("--iterations", type=int, default=4, metavar="N", help="(default: 4)")
+    group.add_argument("--iterations", type=int, default=2, metavar="N", help="(default: 2)")
     group.add_argument(
-        "--horizon", type=int, default=12, metavar="N", help="action blocks ahead (default: 12)"
+        "--horizon", type=int, default=16, metavar="N", help="action blocks ahead (default: 16)"
     )
     group.add_argument(
         "--std",
@@ -365,11 +365,11 @@ def _search(parser: Parser) -> None:
         help="of the noise at the least, in the actions' own units (default: 0.1)",
     )
     group.add_argument(
-        "--correlation",
+        "--noise-exponent",
         type=float,
-        default=0.7,
+        default=2.0,
         metavar="X",
-        help="of the noise from one action block to the next, 0 to 1 (default: 0.7)",
+        help="of the noise over time: 0 is white, 2 red, which lasts (default: 2)",
     )
 
 

@@ -233,7 +233,7 @@ def _search(parsed: argparse.Namespace) -> Search:
         horizon=parsed.horizon,
         std=parsed.std,
         min_std=parsed.min_std,
-        correlation=parsed.correlation,
+        noise_exponent=parsed.noise_exponent,
     )
 
 

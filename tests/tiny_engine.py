@@ -32,7 +32,7 @@ class TinyEngine:
         self.action_mean, self.action_std = torch.full((A,), mean), torch.full((A,), std)
         self.matrix = torch.randn(A, E, generator=torch.Generator().manual_seed(A + 100 * E))
         self.delay, self.kept, self.encoded = delay, None, 0
-        self.observation_dims = 3
+        self.observation_dims, self.action_block = 3, 1
 
     def encode(self, obs) -> Tensor:
         pixels = torch.as_tensor(obs)

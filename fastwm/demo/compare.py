@@ -19,7 +19,7 @@ import fastwm
 from fastwm.demo.load import others, spent
 from fastwm.engine.engine import Engine
 from fastwm.models import WorldModel
-from fastwm.planning import CEM, GoalDistance, Planner
+from fastwm.planning import CEM, GoalDistance, Planner, noise
 
 TOLERANCE = 1e-4  # relative cost error allowed of float32
 WARM_UP = 2  # plans of each way that do not count
@@ -138,7 +138,7 @@ def plain_plan(
     bfloat16: under autocast.
     """
     cem = planner.optimizer
-    names = ("samples", "elites", "iterations", "std", "min_std", "low", "high", "correlation")
+    names = ("samples", "elites", "iterations", "std", "min_std", "low", "high", "noise_exponent")
     if (
         planner.cost != GoalDistance("squared", "min")
         or not isinstance(cem, CEM)
@@ -147,18 +147,14 @@ def plain_plan(
         raise ValueError(
             f"the plain plan knows a CEM with {', '.join(names)} alone that minimises GoalDistance('squared', 'min')"
         )
+    factor = noise.power_law(planner.horizon, cem.noise_exponent)
     low, high = (None if bound is None else torch.as_tensor(bound) for bound in (cem.low, cem.high))
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         context, target = model.encode(start)[None, None], model.encode(goal)[None]
         mean = model.action_mean.expand(planner.horizon, -1)
         std = cem.std * model.action_std.expand(planner.horizon, -1)
         for _ in range(cem.iterations):
-            noise = torch.randn(cem.samples, *mean.shape)
-            for t in range(1, planner.horizon):
-                noise[:, t] = (
-                    cem.correlation * noise[:, t - 1] + (1 - cem.correlation**2) ** 0.5 * noise[:, t]
-                )
-            actions = mean + std * noise
+            actions = mean + std * (factor @ torch.randn(cem.samples, *mean.shape))
             actions[0] = mean
             if low is not None or high is not None:
                 actions = actions.clamp(low, high)

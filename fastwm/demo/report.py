@@ -185,7 +185,7 @@ def _tables(summary: Summary) -> str:
             "iterations": search["iterations"],
             "horizon": f"{search['horizon']} action blocks",
             "noise": f"{search['std']} standard deviations of the training actions, then at least {search['min_std']}, "
-            f"correlation {search['correlation']}",
+            f"power over frequency to the -{search['noise_exponent']:g}",
             "cost": "smallest squared latent distance to the goal along the way",
         },
     }

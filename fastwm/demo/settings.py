@@ -18,45 +18,37 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """CEM as it works in our worlds: few candidates, noise that lasts, the distance at the closest point of the path.
+    """The numbers of `Planner.recommended` that the command line changes.
 
-    The cost is the minimum over the horizon because the last step alone makes a receding horizon procrastinate: arriving
-    at the end of every plan costs as little as arriving now. elites: None is a tenth of the samples, at least 6.
-    std, min_std: as `CEM`'s: of the first noise in standard deviations of the training actions, and the least in
-    environment units. horizon: in action blocks.
+    elites: None is a sixteenth of the samples, at least 6. min_std: in environment units. horizon: in action blocks.
     """
 
-    samples: int = 64
+    samples: int = 128
     elites: int | None = None
-    iterations: int = 4
-    horizon: int = 12
+    iterations: int = 2
+    horizon: int = 16
     std: float = 1.5
     min_std: float = 0.1
-    correlation: float = 0.7
+    noise_exponent: float = 2.0
 
     @property
     def elite_count(self) -> int:
         """Candidates that refit the distribution."""
-        return min(self.samples, max(6, self.samples // 10)) if self.elites is None else self.elites
+        return min(self.samples, max(6, self.samples // 16)) if self.elites is None else self.elites
 
     def planner(self, engine: Engine, world: World | None) -> Planner:
         """A planner within the world's action bounds; without a world, without bounds."""
-        if world is not None and engine.action_dim != world.action_dim:
+        taken = engine.action_dim / engine.action_block
+        if world is not None and taken != world.action_dim:
             raise ValueError(
-                f"the model takes action blocks of {engine.action_dim} numbers; "
-                f"world {world.name!r} has actions of {world.action_dim}"
+                f"the model takes actions of {taken:g} numbers; world {world.name!r} has actions of {world.action_dim}"
             )
-        optimizer = fastwm.CEM(
-            samples=self.samples,
-            elites=self.elite_count,
-            iterations=self.iterations,
-            std=self.std,
-            min_std=self.min_std,
+        return fastwm.Planner.recommended(
+            engine,
             low=None if world is None else world.action_low.tolist(),
             high=None if world is None else world.action_high.tolist(),
-            correlation=self.correlation,
+            **dataclasses.asdict(self) | {"elites": self.elite_count},
         )
-        return fastwm.Planner(engine, optimizer, self.horizon, cost=fastwm.GoalDistance(reduce="min"))
 
 
 @dataclasses.dataclass(frozen=True)

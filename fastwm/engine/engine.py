@@ -28,7 +28,7 @@ class Imported:
 
     encode: one observation -> one latent [E], in the model's own dtype and device; called frame by frame, so that a latent
     does not depend on what else is encoded with it. observation: shape and dtype that encode takes, for messages.
-    calibration: contexts of real episodes that came with the model.
+    calibration: contexts of real episodes that came with the model. action_block: environment steps in an action block.
     """
 
     spec: PredictorSpec
@@ -38,6 +38,7 @@ class Imported:
     action_std: Tensor  # [A]
     family: str
     calibration: Calibration | None = None
+    action_block: int = 1
 
 
 class Engine:
@@ -65,7 +66,7 @@ class Engine:
         self.spec = imported.spec
         self.backend, self.dtype, self.threads = backend, dtype, threads
         self.embed_dim, self.action_dim = imported.spec.embed_dim, imported.spec.action_dim
-        self.window = imported.spec.window
+        self.window, self.action_block = imported.spec.window, imported.action_block
         self.action_mean, self.action_std = imported.action_mean, imported.action_std
         self._imported, self._why, self._isa = imported, why, isa
         self._packed, self._ranking_gate = packed, ranking_gate

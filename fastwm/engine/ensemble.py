@@ -35,7 +35,7 @@ class Ensemble:
         first = self.engines[0]
         self.embed_dim, self.action_dim, self.window = first.embed_dim, first.action_dim, first.window
         self.action_mean, self.action_std = first.action_mean, first.action_std
-        self.threads = first.threads
+        self.threads, self.action_block = first.threads, first.action_block
 
     @property
     def observation_dims(self) -> int:

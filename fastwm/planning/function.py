@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fastwm.ops._check import dense
-from fastwm.planning.arrays import Arrays, calls
+from fastwm.planning.arrays import Arrays, TorchCalls, calls
 from fastwm.planning.costs import Cost
+from fastwm.planning.goal import Goal
 from fastwm.planning.inputs import numbers
 
 
@@ -29,6 +30,7 @@ class FunctionDynamics:
     """
 
     window = 1
+    action_block = 1
     observation_dims = 1
     threads = 1
 
@@ -105,21 +107,25 @@ class FunctionDynamics:
             each.append(states.view(B, S, D))
         return each[-1] if keep == "last" else torch.stack(each, dim=2)
 
-    def cost(
-        self, cost: Cost | Callable[[Any, Any], Any] | None
-    ) -> Cost | Callable[[Tensor, Tensor], Tensor] | None:
+    def cost(self, cost: Cost | Callable[[Any, Any], Any] | None) -> Cost | None:
         """The `cost` of a Planner: a function of arrays becomes one of tensors, a Cost or None stays."""
         if cost is None or isinstance(cost, Cost):
             return cost
         if not callable(cost):
             raise TypeError(f"cost is {type(cost).__name__}, expected a fastwm Cost, a function or None")
-        prepared = self._calls.prepare(cost)
+        return _ArrayCost(self._calls, self._calls.prepare(cost))
 
-        def function(latents: Tensor, actions: Tensor) -> Tensor:
-            """[B, S, T, E], [B, S, T, A] -> [B, S]"""
-            return self._calls.call("cost", prepared, latents, actions, shape=tuple(actions.shape[:2]))
 
-        return function
+class _ArrayCost(Cost):
+    """A function of arrays, `prepared`: states [B, S, T, D], actions [B, S, T, A] -> cost [B, S]."""
+
+    keep = "all"
+
+    def __init__(self, how: TorchCalls, prepared: Callable[..., Any]) -> None:
+        self._calls, self._prepared = how, prepared
+
+    def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
+        return self._calls.call("cost", self._prepared, latents, actions, shape=tuple(actions.shape[:2]))
 
 
 def _per_action(name: str, value: float | Sequence[float], count: int) -> Tensor:

@@ -20,6 +20,7 @@ class Dynamics(Protocol):
     embed_dim: int  # E
     action_dim: int  # A
     window: int  # most frames of context
+    action_block: int  # environment steps in an action block, 1 where that is not known
     threads: int
     action_mean: Tensor  # [A] where searches begin, environment units
     action_std: Tensor  # [A] what a search's std is measured in

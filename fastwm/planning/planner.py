@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastwm.engine.ensemble import Ensemble
 from fastwm.planning.arrays import Arrays
+from fastwm.planning.cem import CEM
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
 from fastwm.planning.draws import Draws, make_draws, seed_from
@@ -112,6 +113,47 @@ class Planner:
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
+
+    @classmethod
+    def recommended(
+        cls,
+        engine: Dynamics,
+        *,
+        low: float | Sequence[float] | None = None,
+        high: float | Sequence[float] | None = None,
+        horizon: int = 16,
+        samples: int = 128,
+        elites: int = 8,
+        iterations: int = 2,
+        std: float = 1.5,
+        min_std: float | None = None,
+        noise_exponent: float = 2.0,
+        cost: Cost | Callable[[Tensor, Tensor], Tensor] | None = None,
+        **options: Any,
+    ) -> Planner:
+        """What reaches goals with few candidates: noise that lasts, a long horizon, the distance at the path's closest point.
+
+        low, high: bounds of an environment step's action; give them where there are some, as a model is wrong outside of
+        what it was trained on. min_std: by default 0.15 of the training actions' std. cost: by default
+        GoalDistance(reduce="min"). The others are those of `CEM` and `Planner`.
+        Red noise over the environment steps, those inside action blocks included, moves an agent where independent noise
+        leaves it in its place; the last step's distance puts arriving off for ever where the horizon recedes; many iterations
+        find what the model is wrong about.
+        """
+        search = CEM(
+            samples,
+            elites,
+            iterations,
+            std=std,
+            min_std=0.15 * float(engine.action_std.mean()) if min_std is None else min_std,
+            low=low,
+            high=high,
+            steps=engine.action_block,
+            noise_exponent=noise_exponent,
+        )
+        return cls(
+            engine, search, horizon, cost=GoalDistance(reduce="min") if cost is None else cost, **options
+        )
 
     @classmethod
     def from_function(

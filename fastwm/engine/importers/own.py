@@ -31,6 +31,7 @@ def import_world_model(model: WorldModel) -> Imported:
         action_mean=parts.weight(model.action_mean),
         action_std=parts.weight(model.action_std),
         family="fastwm.WorldModel",
+        action_block=model.config.action_block,
         calibration=frozen.calibration
         and frozen.calibration.check(
             window=spec.window, embed_dim=spec.embed_dim, action_dim=spec.action_dim
