@@ -1,10 +1,13 @@
 """Planning: search for the actions that a world model predicts to lead to a goal."""
 
 from fastwm.planning.agent import Agent
+from fastwm.planning.categorical_cem import CategoricalCEM
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import ActionPenalty, Cost, Function, GoalDistance, Sum
 from fastwm.planning.goal import Goal
+from fastwm.planning.gradient_descent import GradientDescent
 from fastwm.planning.icem import ICEM
+from fastwm.planning.mixture_cem import MixtureCEM
 from fastwm.planning.mppi import MPPI
 from fastwm.planning.planner import Plan, Planner
 from fastwm.planning.policy import Policy
@@ -19,11 +22,14 @@ __all__ = [
     "MPPI",
     "ActionPenalty",
     "Agent",
+    "CategoricalCEM",
     "Cost",
     "Function",
     "Goal",
     "GoalDistance",
+    "GradientDescent",
     "Iteration",
+    "MixtureCEM",
     "Plan",
     "Planner",
     "Policy",

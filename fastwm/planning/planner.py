@@ -174,7 +174,7 @@ class Planner:
         self._remember(clock, B, K)
         record.refuse_hopeless()
         seen = self.optimizer.return_best or not record.iterations
-        actions, stats = record.best_actions if seen else state.mean, {}
+        actions, stats = record.best_actions if seen else self.optimizer.clip(state.mean), {}
         if cost.constrained:
             either = torch.stack([actions, record.best_actions], dim=1)  # [B, 2, T, A]
             latents = engine.rollout(context, either, past_actions, keep=cost.keep)
