@@ -167,7 +167,7 @@ def test_options_that_make_no_search_are_refused(options: dict, message: str) ->
 def test_through_an_engine_a_batch_is_its_environments_one_by_one(backend: str, changes: dict) -> None:
     engine = fastwm.compile(random_model(**changes), backend=backend, dtype="float32", threads=2)
     obs, goal = tiny_engine.problem(B, frames=K, A=2, E=engine.embed_dim)
-    search = Planner(engine, GradientDescent(samples=3, iterations=8), T)
+    search = Planner(engine, GradientDescent(samples=3, iterations=4), T)
     plan = search.plan(obs, goal, generator=1)
     for b in range(B):
         one = {name: value[b : b + 1] for name, value in obs.items()}
@@ -187,7 +187,7 @@ def test_both_backends_descend_alike() -> None:
     obs, goal = tiny_engine.problem(B, frames=K, A=2, E=12)
     plans = [
         Planner(
-            fastwm.compile(random_model(), backend=backend, dtype="float32"), GradientDescent(3, 8), T
+            fastwm.compile(random_model(), backend=backend, dtype="float32"), GradientDescent(3, 4), T
         ).plan(obs, goal, generator=1)
         for backend in ("cpu", "torch")
     ]
