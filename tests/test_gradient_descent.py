@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import tiny_engine
@@ -157,6 +158,26 @@ def test_a_cost_without_gradient_is_refused() -> None:
 def test_options_that_make_no_search_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GradientDescent(**options)
+
+
+def test_an_iteration_without_time_leaves_the_best_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second rollout starts too late: nothing is evaluated, and nothing has a gradient."""
+    now, seen = [0.0], []
+    monkeypatch.setattr("fastwm.planning.clock.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Late(TinyEngine):
+        def rollout(self, context, actions, *arguments, **options):  # type: ignore[no-untyped-def]
+            if not seen:
+                return super().rollout(context, actions, *arguments, **options)
+            now[0] = 100.0
+            return torch.full((*actions.shape[:2], E), math.nan)
+
+    obs, goal = problem()
+    late = Planner(Late(A, E), GradientDescent(samples=4, iterations=5), T)
+    plan = late.plan(obs, goal, generator=1, deadline=10.0, callback=seen.append)
+    assert plan.stats["end"] == "cut"
+    assert plan.iterations == len(seen) == 1
+    assert torch.equal(plan.actions, seen[0].actions[torch.arange(B), seen[0].cost.argmin(1)])
 
 
 # ---- through a compiled engine ----

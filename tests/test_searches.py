@@ -29,9 +29,10 @@ from fastwm import (
     ops,
     reference,
 )
-from fastwm.planning import Iteration, Sampling
+from fastwm.planning import Iteration, Sampling, State
 from fastwm.planning.draws import Draws
 from fastwm.planning.noise import autoregressive, power_law
+from fastwm.planning.search import _where
 
 B, K, T, A, E = 3, 2, 4, 2, 5
 
@@ -55,6 +56,9 @@ SEARCHES: dict[str, Sampling] = {
         noise_exponent=1.0,
     ),
     "gradient": GradientDescent(samples=7, iterations=30),
+    "gradient, options": GradientDescent(
+        samples=7, iterations=30, tolerance=0.06, trust_region=1.5, low=-0.9
+    ),
     "mixture": MixtureCEM(samples=60, elites=9, iterations=6, components=3),
     "mixture, options": MixtureCEM(
         samples=60,
@@ -248,6 +252,19 @@ def test_a_search_that_has_converged_stays_as_it_is() -> None:
         ends.append(alone.iterations)
     assert max(ends) == plan.iterations
     assert min(ends) < max(ends), "the environments end at different times, or this shows nothing"
+
+
+def test_an_environment_that_has_converged_keeps_all_of_its_state() -> None:
+    def state(value: float) -> State:
+        full = torch.full((2, 1, 1), value)
+        memory = (full, full[:, 0, 0] > 1.0)
+        none = torch.zeros(2, dtype=torch.int64)
+        return State(full, full, none[:, None], full[:, 0, 0], none, kept=full[:, None], memory=memory)
+
+    mixed = _where(torch.tensor([True, False]), state(2.0), state(1.0))
+    for field in (mixed.mean, mixed.std, mixed.elite_cost, mixed.kept, mixed.memory[0]):
+        assert field.flatten().tolist() == [2.0, 1.0]
+    assert mixed.memory[1].tolist() == [True, False]
 
 
 def test_a_warm_start_takes_the_std_where_it_is_asked_to() -> None:

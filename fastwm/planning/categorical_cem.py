@@ -96,14 +96,12 @@ class CategoricalCEM(Sampling):
     def draw(
         self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
     ) -> Tensor:
-        """One-hot candidates [B, samples, T, A] of probabilities `mean` [B, T, A]; the first is the most likely one."""
+        """One-hot candidates [B, samples, T, A] of probabilities `mean` [B, T, A]; the first is the likeliest."""
         self._variables(mean)  # checks A
         normal = self.deviates(mean, samples, draws, iteration, threads=threads)
         # log_ndtr and division give a number the same bits at every place of a tensor, which torch.log does not promise.
         wait = (-torch.special.log_ndtr(normal.double())).clamp_min(1e-300) / mean[:, None]
-        actions = self._winners(-wait)
-        actions[:, 0] = self._winners(mean)
-        return actions
+        return self._winners(-wait)
 
     def clip(self, actions: Tensor) -> Tensor:
         """[..., A] as one-hot vectors: the largest number of each variable."""
