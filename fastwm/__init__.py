@@ -36,6 +36,9 @@ _HOMES = {
     "MPPI": "fastwm.planning",
     "PredictiveSampling": "fastwm.planning",
     "RandomShooting": "fastwm.planning",
+    "GradientDescent": "fastwm.planning",
+    "CategoricalCEM": "fastwm.planning",
+    "MixtureCEM": "fastwm.planning",
     "Planner": "fastwm.planning",
     "Plan": "fastwm.planning",
     "Agent": "fastwm.planning",
@@ -59,10 +62,13 @@ if TYPE_CHECKING:
     from fastwm.planning import ActionPenalty as ActionPenalty
     from fastwm.planning import Agent as Agent
     from fastwm.planning import AsyncAgent as AsyncAgent
+    from fastwm.planning import CategoricalCEM as CategoricalCEM
     from fastwm.planning import Constraint as Constraint
     from fastwm.planning import Cost as Cost
     from fastwm.planning import Goal as Goal
     from fastwm.planning import GoalDistance as GoalDistance
+    from fastwm.planning import GradientDescent as GradientDescent
+    from fastwm.planning import MixtureCEM as MixtureCEM
     from fastwm.planning import Plan as Plan
     from fastwm.planning import Planner as Planner
     from fastwm.planning import PredictiveSampling as PredictiveSampling

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import tiny_engine
@@ -20,14 +21,18 @@ from fastwm import (
     MPPI,
     ActionPenalty,
     GoalDistance,
+    GradientDescent,
+    MixtureCEM,
     Planner,
     PredictiveSampling,
     RandomShooting,
     ops,
     reference,
 )
-from fastwm.planning import Iteration, Sampling
+from fastwm.planning import Iteration, Sampling, State
+from fastwm.planning.draws import Draws
 from fastwm.planning.noise import autoregressive, power_law
+from fastwm.planning.search import _where
 
 B, K, T, A, E = 3, 2, 4, 2, 5
 
@@ -49,6 +54,23 @@ SEARCHES: dict[str, Sampling] = {
         low=-0.9,
         high=1.1,
         noise_exponent=1.0,
+    ),
+    "gradient": GradientDescent(samples=7, iterations=30),
+    "gradient, options": GradientDescent(
+        samples=7, iterations=30, tolerance=0.06, trust_region=1.5, low=-0.9
+    ),
+    "mixture": MixtureCEM(samples=60, elites=9, iterations=6, components=3),
+    "mixture, options": MixtureCEM(
+        samples=60,
+        elites=9,
+        iterations=6,
+        components=2,
+        momentum=0.1,
+        decay=1.3,
+        tolerance=0.5,
+        min_std=0.05,
+        correlation=0.3,
+        return_best=True,
     ),
 }
 
@@ -85,6 +107,33 @@ def test_a_plan_is_better_than_the_mean_and_no_better_than_the_optimum(name: str
     assert (costs[0] - least).sum() < share * (costs[1] - least).sum()
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_what_a_deadline_ends_is_the_best_seen(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time passes within the third iteration: what that one refits does not count, its best candidate does."""
+    obs, goal = problem()
+    search = planner(dataclasses.replace(SEARCHES[name], return_best=True, tolerance=0.0))
+    seen: list[Iteration] = []
+    search.plan(obs, goal, generator=1, callback=seen.append)
+    now = [0.0]
+    monkeypatch.setattr("fastwm.planning.clock.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(TinyEngine):
+        def rollout(self, *arguments, **options):  # type: ignore[no-untyped-def]
+            now[0] += 100.0 if len(again) == 2 else 1.0
+            return super().rollout(*arguments, **options)
+
+    again: list[Iteration] = []
+    slow = Planner(Slow(A, E), search.optimizer, T, cost=search.cost)
+    cut = slow.plan(obs, goal, generator=1, deadline=10.0, callback=again.append)
+    assert cut.stats["end"] == "cut"
+    assert cut.iterations == 2
+    assert torch.equal(cut.mean, seen[1].state.mean)
+    candidates = torch.cat([it.actions for it in seen[:3]], dim=1)
+    least, place = torch.cat([it.cost for it in seen[:3]], dim=1).min(dim=1)
+    assert torch.equal(cut.stats["best_cost"], least)
+    assert torch.equal(cut.actions, candidates[torch.arange(B), place])
+
+
 @pytest.mark.parametrize("name", ["cem", "icem", "elite mppi"])
 def test_a_long_search_finds_the_optimum(name: str) -> None:
     obs, goal = problem()
@@ -117,10 +166,9 @@ def test_candidates_of_no_finite_cost_change_nothing(name: str) -> None:
     class Broken(fastwm.GoalDistance):
         def __call__(self, latents, actions, goal, *, threads=1):  # type: ignore[no-untyped-def]
             cost = super().__call__(latents, actions, goal, threads=threads)
-            cost[:, ::3] = torch.tensor([math.nan, math.inf, -math.inf])[
-                torch.arange(cost[0, ::3].numel()) % 3
-            ]
-            return cost
+            count = cost.shape[1]
+            broken = torch.tensor([math.nan, math.inf, -math.inf]).repeat(count)[: len(range(0, count, 3))]
+            return torch.where(torch.arange(count) % 3 == 0, broken.repeat_interleave(3)[:count], cost)
 
     obs, goal = problem()
     plan = Planner(TinyEngine(A, E), SEARCHES[name], T, cost=Broken()).plan(obs, goal, generator=1)
@@ -206,6 +254,19 @@ def test_a_search_that_has_converged_stays_as_it_is() -> None:
     assert min(ends) < max(ends), "the environments end at different times, or this shows nothing"
 
 
+def test_an_environment_that_has_converged_keeps_all_of_its_state() -> None:
+    def state(value: float) -> State:
+        full = torch.full((2, 1, 1), value)
+        memory = (full, full[:, 0, 0] > 1.0)
+        none = torch.zeros(2, dtype=torch.int64)
+        return State(full, full, none[:, None], full[:, 0, 0], none, kept=full[:, None], memory=memory)
+
+    mixed = _where(torch.tensor([True, False]), state(2.0), state(1.0))
+    for field in (mixed.mean, mixed.std, mixed.elite_cost, mixed.kept, mixed.memory[0]):
+        assert field.flatten().tolist() == [2.0, 1.0]
+    assert mixed.memory[1].tolist() == [True, False]
+
+
 def test_a_warm_start_takes_the_std_where_it_is_asked_to() -> None:
     obs, goal = problem()
     first = planner(CEM(samples=60, elites=8, iterations=3)).plan(obs, goal, generator=1)
@@ -242,6 +303,58 @@ BAD = {
 def test_what_makes_no_search_is_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 6])
+def test_noise_is_correlated_over_the_environment_steps_of_all_blocks(steps: int) -> None:
+    """Steps inside a block are as far apart as steps of two blocks; numbers of one step are independent."""
+    blocks, wide = 2, 12
+    search = CEM(correlation=0.8, steps=steps)
+    zero, one = torch.zeros(1, blocks, wide), torch.ones(1, blocks, wide)
+    drawn = search.draw(zero, one, 40_001, Draws(3, torch.arange(1)), 0)[0, 1:]
+    rows = drawn.view(-1, blocks * steps, wide // steps).double()  # [S, environment steps, numbers of one]
+    apart = (torch.arange(blocks * steps)[:, None] - torch.arange(blocks * steps)).abs()
+    for number in range(wide // steps):
+        covariance = torch.cov(rows[:, :, number].T).view_as(apart)
+        assert (covariance - 0.8**apart).abs().max() < 5 * math.sqrt(2 / 40_000)
+    if wide > steps:
+        assert (rows[:, :, 0] * rows[:, :, 1]).mean(0).abs().max() < 5 / math.sqrt(40_000)
+
+
+@pytest.mark.parametrize("hold", [2, 3, 4, 100])
+@pytest.mark.parametrize("options", [{}, {"correlation": 0.6}, {"noise_exponent": 1.0}])
+def test_held_draws_are_repeated_and_otherwise_what_they_were(hold: int, options: dict) -> None:
+    """3 blocks of 2 steps: runs of `hold` steps share one draw; draws are correlated as those of as many steps without."""
+    search = CEM(steps=2, hold=hold, **options)
+    zero, one = torch.zeros(1, 3, 4), torch.ones(1, 3, 4)
+    drawn = search.draw(zero, one, 20_001, Draws(3, torch.arange(1)), 0)[0, 1:].view(-1, 6, 2)
+    runs = drawn.split(hold, dim=1)
+    for run in runs:
+        assert torch.equal(run, run[:, :1].expand_as(run))
+    first = torch.stack([run[:, 0] for run in runs], dim=1).double()  # [S, draws, 2]
+    free = CEM(**options)._factor(len(runs))
+    factor = torch.eye(len(runs)) if free is None else free
+    expected = (factor @ factor.T).double()
+    for number in range(2):
+        covariance = torch.cov(first[:, :, number].T).view_as(expected)
+        assert (covariance - expected).abs().max() < 5 * math.sqrt(2 / 20_000)
+
+
+def test_a_held_draw_moves_around_a_mean_that_is_not_held() -> None:
+    mean = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+    search = CEM(steps=2, hold=2, low=-9.0, high=9.0)
+    drawn = search.draw(mean, torch.ones(1, 3, 4), 50, Draws(3, torch.arange(1)), 0)
+    noise = (drawn - mean[:, None]).view(50, 3, 2, 2)
+    torch.testing.assert_close(noise[:, :, 0], noise[:, :, 1])
+    assert torch.equal(drawn[:, 0], mean)
+    assert noise[1:].abs().min() > 0
+
+
+def test_steps_that_do_not_divide_a_block_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="steps is 3, expected a divisor of 2, the numbers in an action block"
+    ):
+        planner(CEM(steps=3)).plan(*problem())
 
 
 # ---- the update of MPPI ----

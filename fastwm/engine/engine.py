@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-import time
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 
@@ -17,9 +15,8 @@ from fastwm.engine.backend import own_precision
 from fastwm.engine.pack import PackedPredictor
 from fastwm.engine.spec import PredictorSpec
 from fastwm.models.calibration import Calibration
-from fastwm.ops.rollout import check_rollout
+from fastwm.ops.rollout import check_rollout, one_by_one
 from fastwm.ops.rollout import rollout as packed_rollout
-from fastwm.reference.rollout import rollout as reference_rollout
 
 
 @dataclasses.dataclass
@@ -142,16 +139,7 @@ class Engine:
                 threads=self.threads,
             )
         past_actions = check_rollout(self.spec, context, actions, past_actions)
-        # One environment at a time: PyTorch's matrix products round differently for another number of rows.
-        end = time.perf_counter() + (math.inf if seconds is None else seconds)
-        each = []
-        with own_precision():
-            for environment in zip(context.split(1), actions.split(1), past_actions.split(1), strict=True):
-                if time.perf_counter() < end:
-                    each.append(reference_rollout(self.spec, *environment))
-                else:
-                    each.append(context.new_full((1, *actions.shape[1:3], self.embed_dim), math.nan))
-        latents = torch.cat(each)
+        latents = one_by_one(self.spec, context, actions, past_actions, seconds)
         return latents if keep == "all" else latents[:, :, -1]
 
     def info(self) -> dict:

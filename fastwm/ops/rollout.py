@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import torch
 from torch import Tensor
 
+from fastwm.engine.backend import own_precision
 from fastwm.engine.pack import PackedPredictor, handles
 from fastwm.engine.spec import PredictorSpec
 from fastwm.ops import _check
@@ -35,9 +39,27 @@ def rollout(
         t.requires_grad for t in (context, actions, past_actions) if isinstance(t, Tensor)
     ):
         past = check_rollout(packed.spec, context, actions, past_actions)
-        latents = reference_rollout(packed.spec, context, actions, past)
+        latents = one_by_one(packed.spec, context, actions, past, seconds)
         return latents if keep_all else latents[:, :, -1]
     return _rollout(packed.handle, context, actions, past_actions, keep_all, seconds, threads)
+
+
+def one_by_one(
+    spec: PredictorSpec, context: Tensor, actions: Tensor, past_actions: Tensor, seconds: float | None
+) -> Tensor:
+    """The reference's latents [B, S, T, E]; NaN, without a gradient, of environments that were not started in `seconds`.
+
+    One environment at a time: PyTorch's matrix products round differently for another number of rows.
+    """
+    end = None if seconds is None else time.perf_counter() + seconds
+    each = []
+    with own_precision():
+        for environment in zip(context.split(1), actions.split(1), past_actions.split(1), strict=True):
+            if end is None or time.perf_counter() < end:
+                each.append(reference_rollout(spec, *environment))
+            else:
+                each.append(context.new_full((1, *actions.shape[1:3], context.shape[2]), math.nan))
+    return torch.cat(each)
 
 
 def check_shapes(spec: PredictorSpec, context: object, actions: object, past_actions: object) -> None:

@@ -2,6 +2,7 @@
 
 from fastwm.planning.agent import Agent
 from fastwm.planning.async_agent import AsyncAgent
+from fastwm.planning.categorical_cem import CategoricalCEM
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import (
     ActionPenalty,
@@ -17,7 +18,9 @@ from fastwm.planning.costs import (
 )
 from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import Goal
+from fastwm.planning.gradient_descent import GradientDescent
 from fastwm.planning.icem import ICEM
+from fastwm.planning.mixture_cem import MixtureCEM
 from fastwm.planning.mppi import MPPI
 from fastwm.planning.planner import Plan, Planner
 from fastwm.planning.policy import Policy
@@ -34,13 +37,16 @@ __all__ = [
     "ActionPenalty",
     "Agent",
     "AsyncAgent",
+    "CategoricalCEM",
     "Constraint",
     "Cost",
     "Function",
     "FunctionDynamics",
     "Goal",
     "GoalDistance",
+    "GradientDescent",
     "Iteration",
+    "MixtureCEM",
     "Plan",
     "Planner",
     "Policy",

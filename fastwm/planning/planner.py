@@ -281,7 +281,7 @@ class Planner:
         self._remember(clock, B, K)
         record.refuse_hopeless()
         seen = self.optimizer.return_best or not record.iterations
-        actions, stats = record.best_actions if seen else state.mean, {}
+        actions, stats = record.best_actions if seen else self.optimizer.clip(state.mean), {}
         if cost.constrained:
             either = torch.stack([state.mean, record.best_actions], dim=1)  # [B, 2, T, A]
             either = either if record.iterations else either[:, 1:]
@@ -296,7 +296,7 @@ class Planner:
             elapsed=clock.elapsed,
             deadline_hit=clock.deadline_hit,
             stats={"end": end} | record.stats() | stats | clock.stats() | {"seed": draws.seed},
-            kept=state.kept,
+            kept=state.kept if self.optimizer.keep else None,
         )
 
     def _consult(

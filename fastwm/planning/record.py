@@ -14,10 +14,12 @@ from fastwm.planning.sampling import State
 class Record:
     """Starts from the actions [B, T, A] to take if nothing is found.
 
+    recovers: the search finds back by itself from an iteration of no finite cost, if there was one before.
     Holds no number of the host: adding to it never waits for a device.
     """
 
-    def __init__(self, mean: Tensor) -> None:
+    def __init__(self, mean: Tensor, *, recovers: bool = False) -> None:
+        self._recovers = recovers
         self.best_actions = mean  # [B, T, A]
         self.iterations = 0  # that were whole
         self._best_cost = mean.new_full((len(mean),), math.inf)  # [B]
@@ -45,7 +47,8 @@ class Record:
         non_finite = state.non_finite if active is None else state.non_finite * active
         self._non_finite = self._non_finite + non_finite
         self.iterations += 1
-        self._hopeless = self._hopeless | (non_finite == cost.shape[1])
+        none = non_finite == cost.shape[1]
+        self._hopeless = self._hopeless | (none & self._best_cost.isinf() if self._recovers else none)
 
     def glance(self, actions: Tensor, cost: Tensor, active: Tensor | None = None) -> None:
         """Candidates of an iteration that was cut short: the best of those that were evaluated counts, nothing else."""

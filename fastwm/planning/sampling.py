@@ -99,6 +99,15 @@ class Sampling:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < end:
                 raise ValueError(f"{name} is {value!r}, expected 0 <= {name} < {end}")
 
+    def _unused(self, *names: str) -> None:
+        """Raise ValueError for options that say nothing of this search."""
+        defaults = {field.name: field.default for field in dataclasses.fields(Sampling)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, expected none: {type(self).__name__} has no use for it"
+                )
+
     @property
     def least(self) -> int:
         """The fewest candidates that an iteration may have."""
@@ -137,6 +146,26 @@ class Sampling:
         self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
     ) -> Tensor:
         """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean."""
+        return self._drawn(mean, std, samples, draws, iteration, self.low, self.high, threads)
+
+    def deviates(
+        self, mean: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
+    ) -> Tensor:
+        """[B, samples, T, A] for a mean [B, T, A]: as `draw` draws, but of mean 0, std 1 and no bounds; the first is 0."""
+        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+        return self._drawn(zero, one, samples, draws, iteration, None, None, threads)
+
+    def _drawn(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        samples: int,
+        draws: Draws,
+        iteration: int,
+        low: float | Sequence[float] | None,
+        high: float | Sequence[float] | None,
+        threads: int,
+    ) -> Tensor:
         B, T, A = mean.shape
         if A % self.steps:
             raise ValueError(
@@ -152,8 +181,8 @@ class Sampling:
             iteration,
             stream=draws.environments,
             noise=None if given is None else given.reshape(B, samples, *flat),
-            low=_bound("low", self.low, flat[1]),
-            high=_bound("high", self.high, flat[1]),
+            low=_bound("low", low, flat[1]),
+            high=_bound("high", high, flat[1]),
             factor=self._factor(flat[0]),
             threads=threads,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -60,7 +61,7 @@ def search(
     proposals: [B, n, T, A] candidates of every iteration; kept: of the first.
     expected: seconds that the first iteration is expected to take.
     """
-    record = Record(mean if fallback is None else fallback)
+    record = Record(mean if fallback is None else fallback, recovers=method.gradients)
     first = state = method.start(mean, std)._replace(kept=kept)
     end: End = "complete"
     active: Tensor | None = None  # [B] environments whose search goes on; None: of all
@@ -99,6 +100,8 @@ def _with_gradient(evaluate: Callable[[Tensor], Tensor], actions: Tensor) -> tup
         leaf = actions.detach().requires_grad_()
         cost = evaluate(leaf)
         if not cost.requires_grad:
+            if cost.isnan().all():  # no candidate was evaluated in time
+                return cost, torch.full_like(actions, math.nan)
             raise ValueError("the cost carries no gradient to the actions, which this search needs")
         (gradient,) = torch.autograd.grad(cost.sum(), leaf)
     return cost.detach(), gradient
