@@ -1,0 +1,1 @@
+"""fastwm's planning inside other projects: one package per project."""
