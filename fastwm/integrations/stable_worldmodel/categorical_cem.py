@@ -105,7 +105,7 @@ class CategoricalCEMSolver(Solver):
 
     def _begin(self, info: dict, init_action: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
         """`init_action` is ignored, as theirs does."""
-        mean = self.init_probs(n).flatten(-2).to("cpu", torch.float32)
+        mean = self.init_probs(n).flatten(-2)
         return mean, torch.zeros_like(mean)
 
     def _draw(self, environments: int) -> Tensor:
@@ -122,8 +122,8 @@ class CategoricalCEMSolver(Solver):
             "prev_probs": self._split(iteration.before.mean),
         }
 
-    def _outputs(self, method: Any, found: list[Found], last: list[Iteration]) -> dict:
-        probs = self._split(torch.cat([f.state.mean for f in found])).to(self.dtype)
+    def _outputs(self, found: list[Found], last: list[Iteration], dtype: torch.dtype) -> dict:
+        probs = self._split(torch.cat([f.state.mean for f in found])).to(dtype)
         return {
             "costs": torch.cat([f.state.elite_cost for f in found]).tolist(),
             "probs": [probs],

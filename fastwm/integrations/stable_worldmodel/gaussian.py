@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -26,8 +24,7 @@ class GaussianSolver(Solver):
         return torch.cat([actions, missing], dim=1), var
 
     def _begin(self, info: dict, init_action: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-        mean, var = self.init_action_distrib(n, self._first_blocks(info, init_action, n))
-        return mean.to("cpu", torch.float32), var.float()
+        return self.init_action_distrib(n, self._first_blocks(info, init_action, n))
 
     def _first_blocks(self, info: dict, init_action: Tensor | None, n: int) -> Tensor | None:
         """`init_action`, and for the rest of the horizon what the model's actor does, where it has one."""
@@ -44,8 +41,11 @@ class GaussianSolver(Solver):
                 )
             done = init_action.shape[1]
             init_action = init_action.to(self.device)
-        if done == T or not hasattr(self.cost, "get_action"):
+        if done == T:
             return init_action
+        if not hasattr(self.cost, "get_action"):  # zeros, as theirs, of the default dtype
+            zeros = torch.zeros(n, T - done, A, device=self.device)
+            return zeros if init_action is None else torch.cat([init_action, zeros], dim=1)
         tail = self.cost.get_action(info, horizon=T - done, prefix_actions=init_action)
         if tail.shape != (n, T - done, A):
             raise ValueError(f"get_action returned shape {tuple(tail.shape)}, expected {(n, T - done, A)}")
@@ -68,8 +68,8 @@ class GaussianSolver(Solver):
             "prev_var": before.std,
         }
 
-    def _outputs(self, method: Any, found: list[Found], last: list[Iteration]) -> dict:
-        mean = torch.cat([f.state.mean for f in found]).to(self.dtype)
+    def _outputs(self, found: list[Found], last: list[Iteration], dtype: torch.dtype) -> dict:
+        mean = torch.cat([f.state.mean for f in found]).to(dtype)
         return {
             "costs": torch.cat([f.state.elite_cost for f in found]).tolist(),
             "mean": [mean],

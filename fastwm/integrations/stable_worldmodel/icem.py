@@ -108,11 +108,11 @@ class ICEMSolver(GaussianSolver):
     def _state(self, iteration: Iteration) -> dict[str, Tensor | None]:
         return super()._state(iteration) | {"action_low": self._action_low, "action_high": self._action_high}
 
-    def _outputs(self, method: Any, found: list[Found], last: list[Iteration]) -> dict:
-        outputs = super()._outputs(method, found, last)
+    def _outputs(self, found: list[Found], last: list[Iteration], dtype: torch.dtype) -> dict:
+        outputs = super()._outputs(found, last, dtype)
         if not self.return_mean:  # the best candidate of the last step; main gives its own cost, too
             best = [i.actions[torch.arange(len(i.actions)), i.state.elites[:, 0]] for i in last]
-            outputs["actions"] = torch.cat(best).to(self.dtype)
+            outputs["actions"] = torch.cat(best).to(dtype)
             outputs["mean"] = [outputs["actions"]]
             if not self.release:
                 costs = [i.cost.gather(1, i.state.elites[:, :1])[:, 0] for i in last]

@@ -105,6 +105,10 @@ class Solver:
         """The cost, under the release's name."""
         return self.cost
 
+    @model.setter
+    def model(self, model: Any) -> None:
+        self.cost = model
+
     @property
     def n_envs(self) -> int:
         """Environments that were configured; `solve` takes any number."""
@@ -154,13 +158,15 @@ class Solver:
         compiled = self._known_engine()  # before inference mode, which what is compiled would inherit
         with torch.inference_mode():
             mean, std = self._begin(info_dict, init_action, n)
+            given = mean.dtype
+            mean, std = mean.to("cpu", torch.float32), std.to("cpu", torch.float32)
             costs = self._costs(compiled, info_dict, mean, std)
             for callback in self.callbacks:
                 callback.reset()
             found = [
                 self._search(method, costs, mean[rows], std[rows], rows) for rows in self._groups(n, costs)
             ]
-            outputs = self._outputs(method, [f for f, _ in found], [last for _, last in found])
+            outputs = self._outputs([f for f, _ in found], [last for _, last in found], given)
         if self.callbacks:
             for callback in self.callbacks:
                 callback.end_solve()
@@ -174,7 +180,7 @@ class Solver:
         raise NotImplementedError
 
     def _begin(self, info: dict, init_action: Tensor | None, n: int) -> tuple[Tensor, Tensor]:
-        """The first mean and std, float32 [n, T, A] on the CPU."""
+        """The first mean and std [n, T, A]."""
         raise NotImplementedError
 
     def _draw(self, environments: int) -> Tensor:
@@ -185,8 +191,8 @@ class Solver:
         """What callbacks are told beyond what all are."""
         raise NotImplementedError
 
-    def _outputs(self, method: Any, found: list[Found], last: list[Iteration]) -> dict:
-        """What `solve` returns, of each group of environments."""
+    def _outputs(self, found: list[Found], last: list[Iteration], dtype: torch.dtype) -> dict:
+        """What `solve` returns, of each group of environments; dtype: the first mean's, which theirs keeps."""
         raise NotImplementedError
 
     # ---- the search ------------------------------------------------------------------------------------------------------
@@ -292,12 +298,21 @@ class Solver:
                 raise compiled
             costs = engine_cost(*compiled, info, *mean.shape[1:])
             if not self._checked:
-                costs.check(self.cost, info, mean, std, self.dtype)
-                self._checked = True
+                self._check(costs, info, mean, std)
             return costs
         except NotOnEngine as why:
             self._not_on_engine(why)
             return OwnCost(self.cost, info, self.num_samples, self.device, self.dtype)
+
+    def _check(self, costs: EngineCost, info: dict, mean: Tensor, std: Tensor) -> None:
+        """NotOnEngine, from now on, unless the engine's costs are get_cost's."""
+        try:
+            costs.check(self.cost, info, mean, std, self.dtype)
+        except NotOnEngine as why:
+            assert self._compiled is not None
+            self._compiled = self._compiled[0], why
+            raise
+        self._checked = True
 
     def _not_on_engine(self, why: NotOnEngine) -> None:
         """Say so once; raise where the engine was asked for by name."""
