@@ -27,7 +27,7 @@ pytestmark = pytest.mark.peers
 
 A = SIZES["small"]["A"]
 NAMES = list(OPTIONS)
-LOGGER = "fastwm.integrations.stable_worldmodel.solver"
+LOGGER = "fastwm.integrations.stable_worldmodel.compiled"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,6 +82,16 @@ def test_two_plans_one_after_another(model: Any, name: str, n: int, batch_size: 
     again = warm(name, first["actions"])
     same(fast(info_of(n, A, seed=1), **again), theirs(info_of(n, A, seed=1), **again))
     assert torch.equal(fast.torch_gen.get_state(), theirs.torch_gen.get_state())
+
+
+def test_groups_of_batches_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environments that are searched at once: a matter of memory alone."""
+    plans = []
+    for at_once in (1, 4, 64):
+        monkeypatch.setattr("fastwm.integrations.stable_worldmodel.solver.ENVIRONMENTS_AT_ONCE", at_once)
+        plans.append(ready(ours, "CEMSolver", cost_of(model), 7, A, batch_size=2).solve(info_of(7, A)))
+    same(plans[1], plans[0], atol=0.0)
+    same(plans[2], plans[0], atol=0.0)
 
 
 def test_every_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch, model: Any) -> None:

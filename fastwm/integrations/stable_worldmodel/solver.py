@@ -13,14 +13,12 @@ from typing import Any
 
 import torch
 from gymnasium.spaces import Box, Space
-from torch import Tensor, nn
+from torch import Tensor
 
-import fastwm
-from fastwm.engine import backend as backends
 from fastwm.engine.engine import Engine
-from fastwm.engine.pack import DTYPES
+from fastwm.integrations.stable_worldmodel.compiled import Compiled
 from fastwm.integrations.stable_worldmodel.costs import EngineCost, OwnCost, engine_cost
-from fastwm.integrations.stable_worldmodel.recognise import Known, NotOnEngine, recognise
+from fastwm.integrations.stable_worldmodel.recognise import Known, NotOnEngine
 from fastwm.planning.clock import Clock
 from fastwm.planning.draws import Draws
 from fastwm.planning.sampling import Sampling
@@ -61,24 +59,17 @@ class Solver:
         if (cost is None) == (model is None):
             raise TypeError("give the cost as `cost` (main branch) or `model` (release), and not both")
         self.cost = model if cost is None else cost
-        if dtype not in ("auto", *DTYPES):
-            raise ValueError(f"dtype is {dtype!r}, expected one of {('auto', *DTYPES)}")
-        backends.backend(backend)
-        backends.check_threads(threads)
+        self._compiled = Compiled(backend, dtype, threads)
         self.release = cost is None  # where the generations differ, the release's ways
         self.batch_size, self.num_samples, self.n_steps, self.topk = batch_size, num_samples, n_steps, topk
         self.device = device
         self.torch_gen = torch.Generator(device=device).manual_seed(seed)
         self.callbacks = list(callbacks) if callbacks else []
-        self.backend, self.engine_dtype, self.threads = backend, dtype, threads
         try:
             self._dtype = next(self.cost.parameters()).dtype
         except (AttributeError, StopIteration):
             self._dtype = torch.float32
         self._configured = False
-        self._compiled: tuple[object, Engine | NotOnEngine] | None = None
-        self._checked = False  # whether the engine's costs were compared with get_cost's
-        self._said: set[str] = set()
 
     # ---- their protocol ------------------------------------------------------------------------------------------------
 
@@ -87,11 +78,10 @@ class Solver:
         self._action_space, self._n_envs, self._config = action_space, n_envs, config
         self._configure(action_space)
         self._configured = True
-        self._compiled, self._checked = None, False
-        try:
-            self._engine(recognise(self.cost))
-        except NotOnEngine as why:
-            self._not_on_engine(why)
+        self._compiled.forget()
+        found = self._compiled.find(self.cost, self.device)
+        if isinstance(found, NotOnEngine):
+            self._compiled.give_up(found, type(self).__name__)
 
     def _configure(self, action_space: Space) -> None:
         self._action_dim = math.prod(action_space.shape[1:])  # type: ignore[index]
@@ -132,8 +122,7 @@ class Solver:
     @property
     def engine(self) -> Engine | None:
         """The engine that the model was compiled to, None where `get_cost` is called."""
-        found = None if self._compiled is None else self._compiled[1]
-        return found if isinstance(found, Engine) else None
+        return self._compiled.engine
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict:
         """`solve`"""
@@ -155,7 +144,9 @@ class Solver:
         if not n:
             raise ValueError("info_dict has no environment")
         method = self._method()
-        compiled = self._known_engine()  # before inference mode, which what is compiled would inherit
+        compiled = self._compiled.find(
+            self.cost, self.device
+        )  # outside of inference mode, which it would inherit
         with torch.inference_mode():
             mean, std = self._begin(info_dict, init_action, n)
             given = mean.dtype
@@ -227,7 +218,7 @@ class Solver:
             Draws(0, torch.arange(len(mean)), self._noise(rows)),
             Clock(None),
             callback=seen,
-            threads=backends.check_threads(self.threads),
+            threads=self._compiled.threads,
         )
         found.record.refuse_hopeless()
         return found, last[0]
@@ -258,70 +249,21 @@ class Solver:
             return None
         return value.to(self.device, self.dtype if value.is_floating_point() else None)
 
-    # ---- the engine ------------------------------------------------------------------------------------------------------
-
-    def _known_engine(self) -> tuple[Engine, Known] | NotOnEngine:
-        """The engine of the weights as they are, or why there is none."""
-        try:
-            known = recognise(self.cost)
-            return self._engine(known), known
-        except NotOnEngine as why:
-            return why
-
-    def _engine(self, known: Known) -> Engine:
-        if torch.device(self.device).type != "cpu":
-            raise NotOnEngine(f"the solver is on {self.device}, the engine runs on the CPU")
-        version = _version(known.model)
-        if self._compiled is None or self._compiled[0] != version:
-            if self._compiled is not None:
-                logger.info("The model's weights have changed: it is compiled again")
-            try:
-                compiled: Engine | NotOnEngine = fastwm.compile(
-                    known.model,
-                    backend=self.backend,  # type: ignore[arg-type]
-                    dtype=self.engine_dtype,  # type: ignore[arg-type]
-                    threads=self.threads,
-                )
-            except (TypeError, ValueError) as error:  # the importer's refusal: names were checked before
-                compiled = NotOnEngine(str(error))
-            self._compiled, self._checked = (version, compiled), False
-        found = self._compiled[1]
-        if isinstance(found, NotOnEngine):
-            raise found
-        return found
+    # ---- costs and settings ----------------------------------------------------------------------------------------------
 
     def _costs(
-        self, compiled: tuple[Engine, Known] | NotOnEngine, info: dict, mean: Tensor, std: Tensor
+        self, found: tuple[Engine, Known] | NotOnEngine, info: dict, mean: Tensor, std: Tensor
     ) -> EngineCost | OwnCost:
+        """On the engine if it computes this cost, from this information."""
         try:
-            if isinstance(compiled, NotOnEngine):
-                raise compiled
-            costs = engine_cost(*compiled, info, *mean.shape[1:])
-            if not self._checked:
-                self._check(costs, info, mean, std)
+            if isinstance(found, NotOnEngine):
+                raise found
+            costs = engine_cost(*found, info, *mean.shape[1:])
+            self._compiled.check(costs, self.cost, info, mean, std, self.dtype)
             return costs
         except NotOnEngine as why:
-            self._not_on_engine(why)
+            self._compiled.give_up(why, type(self).__name__)
             return OwnCost(self.cost, info, self.num_samples, self.device, self.dtype)
-
-    def _check(self, costs: EngineCost, info: dict, mean: Tensor, std: Tensor) -> None:
-        """NotOnEngine, from now on, unless the engine's costs are get_cost's."""
-        try:
-            costs.check(self.cost, info, mean, std, self.dtype)
-        except NotOnEngine as why:
-            assert self._compiled is not None
-            self._compiled = self._compiled[0], why
-            raise
-        self._checked = True
-
-    def _not_on_engine(self, why: NotOnEngine) -> None:
-        """Say so once; raise where the engine was asked for by name."""
-        if self.backend != "auto" or self.engine_dtype not in ("auto", "float32"):
-            asked = f"backend {self.backend!r} and dtype {self.engine_dtype!r}"
-            raise ValueError(f"{asked} were asked for, but the cost cannot run on the engine: {why}") from why
-        if str(why) not in self._said:
-            self._said.add(str(why))
-            logger.warning("%s calls get_cost instead of the engine: %s", type(self).__name__, why)
 
     def _check_settings(self) -> None:
         """Settings are attributes, as theirs are, and may have changed."""
@@ -337,9 +279,3 @@ class Solver:
         if isinstance(topk, bool) or not isinstance(topk, int) or not 1 <= topk <= self.num_samples:
             raise ValueError(f"topk is {topk!r}, expected 1 <= topk <= num_samples = {self.num_samples}")
         return topk
-
-
-def _version(model: nn.Module) -> object:
-    """Changes with every weight that is replaced, or written in place (but for writes through `.data`)."""
-    tensors = (*model.parameters(), *model.buffers())
-    return id(model), tuple((t.data_ptr(), None if t.is_inference() else t._version) for t in tensors)
