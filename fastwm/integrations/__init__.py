@@ -1,1 +1,1 @@
-"""fastwm in other people's projects: one file each. A file imports the project it is for, and nothing else does."""
+"""fastwm's planning inside other projects: a file or a package each, and no other file imports that project."""
