@@ -63,6 +63,11 @@ class Agent:
         self._memory: Memory | None = None
         self._goal: tuple[Tensor, Goal] | None = None  # the last goal, as given and encoded
 
+    @property
+    def memory(self) -> Memory | None:
+        """What the agent knows of its environments, which a call replaces as a whole; None before the first call."""
+        return self._memory
+
     def reset(self, environments: Sequence[int] | Tensor | np.ndarray | None = None) -> None:
         """Forget frames, executed blocks and plans: of all environments, or of those given by number or by a mask [B].
 

@@ -333,9 +333,14 @@ class Planner:
         return self.optimizer.clip(mean)
 
     def _remember(self, clock: Clock, B: int, K: int) -> None:
-        """What an iteration takes; an expectation that let none run shrinks, so that it is tried again."""
-        known = self._pace.get((B, K), 0.0)
-        self._pace[B, K] = float(np.median(clock.times)) if clock.times else 0.9 * known
+        """What an iteration may take: the longest of late, but no more than half as much again as is usual.
+
+        One that the operating system held up says nothing of the next, and an expectation that lets none run has to shrink.
+        """
+        known = 0.9 * self._pace.get((B, K), 0.0)
+        if clock.times:
+            known = min(max(known, *clock.times), 1.5 * float(np.median(clock.times)))
+        self._pace[B, K] = known
 
     def _draws(
         self,
