@@ -374,6 +374,22 @@ def test_mppi_weighs_candidates_by_their_cost() -> None:
     torch.testing.assert_close(found.std, expected.float())
 
 
+def test_mppi_carries_its_distribution_on() -> None:
+    random = torch.Generator().manual_seed(0)
+    actions, cost = torch.randn(B, 40, T, A, generator=random), torch.rand(B, 40, generator=random)
+    plain, carried = (MPPI(40, temperature=0.1, refit_std=True, momentum=m) for m in (0.0, 0.25))
+    state = plain.start(torch.full((B, T, A), 3.0), torch.full((B, T, A), 2.0))
+    new, mixed = plain.update(state, actions, cost), carried.update(state, actions, cost)
+    torch.testing.assert_close(mixed.mean, 0.25 * state.mean + 0.75 * new.mean)
+    torch.testing.assert_close(mixed.std, 0.25 * state.std + 0.75 * new.std)
+
+
+@pytest.mark.parametrize("search", [PredictiveSampling, RandomShooting])
+def test_momentum_is_refused_where_there_is_none(search) -> None:
+    with pytest.raises(ValueError, match=r"momentum is 0\.5, expected none"):
+        search(momentum=0.5)
+
+
 def test_mppi_of_costs_that_overflow_an_exponential() -> None:
     actions = torch.arange(4.0).view(1, 4, 1, 1)
     state = MPPI().start(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))

@@ -1,8 +1,8 @@
 """The improved cross-entropy method: noise that is correlated over the horizon, elites that are tried again, fewer and fewer
 candidates.
 
-Pinneri et al., "Sample-efficient cross-entropy method for real-time planning", arXiv:2008.06389. Of the paper's options, elites
-are kept within a plan alone: to try them again in the next plan, shift them and give them as its `proposals`.
+Pinneri et al., "Sample-efficient cross-entropy method for real-time planning", arXiv:2008.06389. Elites are tried again in the
+next iteration, and, shifted, in the next plan, where that starts from the `Plan` before or an `Agent` makes it.
 """
 
 from __future__ import annotations

@@ -62,11 +62,14 @@ class MPPI(Sampling):
         # The cheapest comes first: its weight is 1, and no exponential overflows.
         weights = torch.where(finite, (-(costs - costs[:, :1]) / scale).exp(), 0.0)
         weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None]
-        mean = (weights * chosen).sum(1).float()
+        middle = (weights * chosen).sum(1).float()
         if self.refit_std:
-            variance = (weights * (chosen - mean[:, None]).double().square()).sum(1)
-            std = variance.sqrt().float().clamp(self.min_std, self.max_std)
-        return found._replace(mean=mean, std=std)
+            variance = (weights * (chosen - middle[:, None]).double().square()).sum(1)
+            std = self._carried(std, variance.sqrt().float()).clamp(self.min_std, self.max_std)
+        return found._replace(mean=self._carried(self.clip(mean), middle), std=std)
+
+    def _carried(self, old: Tensor, new: Tensor) -> Tensor:
+        return self.momentum * old + (1 - self.momentum) * new if self.momentum else new
 
 
 def _deviation(costs: Tensor, finite: Tensor) -> Tensor:
