@@ -15,6 +15,7 @@ from fastwm.engine.backend import own_precision
 from fastwm.engine.pack import PackedPredictor
 from fastwm.engine.spec import PredictorSpec
 from fastwm.models.calibration import Calibration
+from fastwm.ops._check import from_array
 from fastwm.ops.rollout import check_rollout, one_by_one
 from fastwm.ops.rollout import rollout as packed_rollout
 
@@ -79,7 +80,7 @@ class Engine:
         shape, dtype = self._imported.observation
         expected = f"{str(dtype).removeprefix('torch.')} [B, K, {', '.join('any' if n is None else str(n) for n in shape)}]"
         if isinstance(obs, np.ndarray):
-            obs = torch.from_numpy(np.ascontiguousarray(obs))
+            obs = from_array("obs", obs)
         if not isinstance(obs, Tensor):
             raise TypeError(f"obs is {type(obs).__name__}, expected a tensor or array {expected}")
         if obs.dtype != dtype:

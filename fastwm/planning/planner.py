@@ -239,6 +239,10 @@ class Planner:
         if an iteration finds no candidate of finite cost for an environment.
         """
         clock, engine = Clock(deadline), self.engine
+        if self.optimizer.gradients and torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                f"{type(self.optimizer).__name__} needs gradients, which inference mode forbids"
+            )
         context, past_actions = observe(engine, obs)  # [B, K, E], [B, K-1, A]
         B, K, _ = context.shape
         target, cost = self.goal(goal, B), self.cost.begin(B)
@@ -283,7 +287,9 @@ class Planner:
         seen = self.optimizer.return_best or not record.iterations
         actions, stats = record.best_actions if seen else self.optimizer.clip(state.mean), {}
         if cost.constrained:
-            either = torch.stack([state.mean, record.best_actions], dim=1)  # [B, 2, T, A]
+            either = torch.stack(
+                [self.optimizer.clip(state.mean), record.best_actions], dim=1
+            )  # [B, 2, T, A]
             either = either if record.iterations else either[:, 1:]
             latents = engine.rollout(context, either, past_actions, keep=cost.keep)
             actions, stats["violation"] = _cheapest(self.cost, latents, either, target)

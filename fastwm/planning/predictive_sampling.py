@@ -25,7 +25,7 @@ class PredictiveSampling(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._unused("momentum")
+        self._unused("momentum", "keep")  # the best one is the mean
 
     def update(
         self,

@@ -22,7 +22,7 @@ class RandomShooting(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._unused("momentum")
+        self._unused("momentum", "keep")
 
     def update(
         self,

@@ -129,7 +129,7 @@ class Sampling:
     def start(self, mean: Tensor, std: Tensor) -> State:
         """The state before the first iteration, of mean and std [B, T, A]."""
         none = torch.zeros(len(mean), dtype=torch.int64)
-        return State(mean, std, none[:, None][:, :0], torch.full((len(mean),), math.inf), none)
+        return State(mean, std, none[:, None][:, :0], mean.new_full((len(mean),), math.inf), none)
 
     def sample(
         self,
@@ -249,7 +249,7 @@ class Sampling:
         elif self.noise_exponent:
             factor = noise.power_law(draws, self.noise_exponent)
         elif self.hold > 1:
-            factor = torch.eye(draws)
+            factor = torch.eye(draws, dtype=torch.float32)
         else:
             return None
         return factor if self.hold == 1 else noise.held(factor, self.hold, count)
