@@ -47,6 +47,8 @@ class Engine:
     that was spawned and compiles its own engine, or `OMP_NUM_THREADS=1`.
 
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
+    embed_dim is E, action_dim A, window the most K, action_block the environment steps in a block; action_mean and action_std
+    [A] are those of the training actions, in environment units; backend, dtype and threads are what runs.
     """
 
     def __init__(

@@ -111,10 +111,10 @@ class Agent:
     ) -> Tensor | np.ndarray:
         """The next action block: [A] for one image, [B, A] for a batch of them; environment units, an array for an array.
 
-        obs: the image(s) seen after the last block, one per environment. goal: image(s) or latents, as in
-        `Planner.plan`.
-        deadline: seconds from now for all planning of this call. The block returned is taken to be the block
-        executed.
+        obs: what was seen after the last block, one image (or state) or one per environment. goal: as in `Planner.plan`;
+        a tensor or array that stays the same is encoded once, other goals by `planner.goal`, once for many calls.
+        deadline: seconds from now for all planning of this call; `Planner.fallback` says what is done where no search fits.
+        The block returned is taken to be the block executed; `block.reshape(engine.action_block, -1)` are its actions.
         Raises what `Planner.plan` raises, and ValueError if the number of environments changed without a
         `reset()`; the agent is then as it was before the call.
         """

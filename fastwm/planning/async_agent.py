@@ -46,8 +46,8 @@ class AsyncAgent(Agent):
 
     period: seconds from one call to the next, by which the planning between them ends; None: it takes its time.
     late: calls whose plan was not there by their deadline; they returned the next block of the plan before.
-    history, arrive: as of `Agent`. Close it, or use it as a context manager, to end its thread. After a fork it serves the
-    process that made it alone; `act` raises RuntimeError in another.
+    history, arrive: as of `Agent`. What planning ahead raises, the next `act` raises. Close it, or use it as a context manager,
+    to end its thread. After a fork it serves the process that made it alone; `act` raises RuntimeError in another.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ GivenGoal = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """One goal or several, G, of each of B environments; what is not given is None.
+    """One goal or several, G, of each of B environments, as `Planner.goal` makes it; what is not given is None.
 
     latents [B, G, E]; state [B, G, P], numbers that a probe reads from latents; reached int64 [B], how many of the first
     goals are behind an environment that has to reach all in order.
@@ -128,6 +128,7 @@ def _several(name: str, value: Tensor | np.ndarray, size: int | None) -> Tensor:
 def _for_each(name: str, goals: Tensor, B: int) -> Tensor:
     if len(goals) not in (1, B) or 0 in goals.shape:
         raise ValueError(
-            f"{name.split('[')[0]} holds {len(goals)} goals, expected 1 or {B}, one for each environment"
+            f"{name.split('[')[0]} holds {len(goals)} goals, expected {'1' if B == 1 else f'1 or {B}'}, one for each "
+            "environment (several of each are [B, G, ...])"
         )
     return goals.expand(B, *goals.shape[1:])

@@ -62,6 +62,7 @@ class Plan:
 class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
+    engine: of `fastwm.compile`, an `Ensemble`, or a `FunctionDynamics`. optimizer: the search, `CEM` for instance.
     cost: what to make small, a `Cost` or a function (latents [B, S, T, E], actions [B, S, T, A]) -> cost [B, S]; by default
     the distance from the last latent to the goal's. Where it has constraints, the plan is the cheaper of the final mean and
     the best candidate seen. An Ensemble needs a `Risk`: what its members' costs become is to be said.
