@@ -506,3 +506,19 @@ def test_a_function_is_a_cost() -> None:
         Planner(engine(), CEM(), T, cost=lambda z, a: a[..., 0]).plan(obs)
     with pytest.raises(ValueError, match="goal has no latents"):
         Planner(engine(), CEM(), T).plan(obs)
+
+
+def test_recommended_takes_options_of_the_search_and_of_the_planner() -> None:
+    tiny = engine(std=2.0)
+    tiny.action_block = 2
+    plain = Planner.recommended(tiny, low=-1.0, high=1.0)
+    expected = CEM(128, 8, 2, std=1.5, min_std=0.3, low=-1.0, high=1.0, steps=2, noise_exponent=2.0)
+    assert plain.optimizer == expected
+    assert (plain.horizon, plain.cost) == (16, GoalDistance(reduce="min"))
+    changed = Planner.recommended(
+        tiny, samples=64, keep=3, correlation=0.5, horizon=4, fallback="zero", cost=GoalDistance()
+    )
+    assert changed.optimizer == CEM(64, 8, 2, std=1.5, min_std=0.3, steps=2, correlation=0.5, keep=3)
+    assert (changed.horizon, changed.cost, changed.fallback) == (4, GoalDistance(), "zero")
+    with pytest.raises(TypeError, match="modes"):
+        Planner.recommended(tiny, modes=3)

@@ -13,7 +13,8 @@ from torch import Tensor
 from fastwm.ops._check import from_array
 from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
-from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.plan import Plan
+from fastwm.planning.planner import Planner
 from fastwm.planning.warm_start import WarmStart
 
 

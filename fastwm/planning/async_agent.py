@@ -16,7 +16,8 @@ from torch import Tensor
 from fastwm.planning.agent import Agent, Memory
 from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
-from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.plan import Plan
+from fastwm.planning.planner import Planner
 
 _OF_THE_PLAN = (
     "plan",
