@@ -9,8 +9,8 @@ The model of the rooms is made by
   fastwm collect two-room-steps data/rooms.h5 --episodes 1000 --length 91
   fastwm train data/rooms.h5 runs/rooms-steps --no-residual --width 128 --depth 2 --mlp-dim 512 --action-block 5 --steps 2500
 
-Writes planners.json after every planner (an interruption loses one at most), a Markdown page (planners.md) and its picture
-(planners.svg).
+Writes planners.json after every planner (an interruption loses one at most, and --resume goes on from there), a Markdown page
+(planners.md) and its picture (planners.svg). 100 episodes of everything take about half an hour on two quiet processors.
 """
 
 from __future__ import annotations
@@ -34,24 +34,27 @@ from .agreement import plan_agreements
 from .machine import describe, doubts, header
 from .planner_page import row, write_page
 from .planner_tasks import TASKS, Loop, Task, known, rooms
-from .record import RESULTS, check_writable, save
+from .record import RESULTS, check_writable, read, save
 from .timing import in_turns
 
 SEED = 1  # of episodes and plans
 RETURNS = 4  # one episode in as many, where returns are measured
 
 
-def results(tasks: Sequence[Task], *, episodes: int, repeats: int, threads: int) -> Iterator[list[dict]]:
-    """One line per way, all lines so far after every one of them."""
+def results(
+    tasks: Sequence[Task], *, episodes: int, repeats: int, threads: int, done: Sequence[dict] = ()
+) -> Iterator[list[dict]]:
+    """One line per way, all lines so far after every one of them; those that are `done` are not measured again."""
     torch.set_num_threads(threads)
-    done: list[dict] = []
+    done = list(done)
+    known_ways = {(line["task"], line["way"]) for line in done}
     for task in tasks:
-        ways = [*task.timed, *task.ways]
+        ways = [way for way in (*task.timed, *task.ways) if (task.name, way.name) not in known_ways]
         planners = {way: way.make() for way in ways}
         times = in_turns(
             {way: one_plan(task, planner) for way, planner in planners.items()}, repeats=repeats, warm_up=1
         )
-        count = max(1, episodes // RETURNS) if task.measure == "return" else episodes
+        count = share(task.measure, episodes)
         for way in ways:
             found = {} if way in task.timed else outcome(task, way.name, planners[way], count)
             line = {"task": task.name, "about": task.about, "measure": task.measure, "way": way.name}
@@ -106,6 +109,30 @@ def parity(model: WorldModel, threads: int) -> dict[str, dict]:
     return {name: found.line() for name, found in plan_agreements(planners, model, start, goal).items()}
 
 
+def resumed(path: Path, content: dict, *, episodes: int, repeats: int, threads: int) -> list[dict]:
+    """The lines of an earlier run; ValueError where this one would measure something else."""
+    if not path.exists():
+        return []
+    earlier = read(path)
+    for name in ("processor", "isa", "torch", "commit"):
+        if earlier["machine"].get(name) != content["machine"].get(name):
+            raise ValueError(
+                f"{path} was measured with {name} {earlier['machine'].get(name)}, expected "
+                f"{content['machine'].get(name)} to go on: leave --resume out"
+            )
+    for line in earlier["results"]:
+        count = share(line["measure"], episodes)
+        asked = {"episodes": count, "repeats": repeats, "threads": threads}
+        if any(line.get(name, value) != value for name, value in asked.items()):
+            raise ValueError(f"{path} was measured with other options than {asked}: leave --resume out")
+    return earlier["results"]
+
+
+def share(measure: str, episodes: int) -> int:
+    """How many of the episodes asked for a task of this measure has."""
+    return max(1, episodes // RETURNS) if measure == "return" else episodes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -116,6 +143,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="timed plans (default: 7)")
     parser.add_argument("--threads", type=int, help="(default: every processor)")
     parser.add_argument("--quick", action="store_true", help="few planners, 10 episodes, 3 timed plans")
+    parser.add_argument("--resume", action="store_true", help="go on from the results in --out")
     parser.add_argument(
         "--out", type=Path, default=RESULTS, metavar="DIR", help="for JSON, Markdown page and SVG picture"
     )
@@ -132,6 +160,9 @@ def main() -> None:
     machine = header()
     print("\n".join([describe(machine, threads), *doubts(machine)]))
     content: dict = {"machine": machine, "partial": True, "results": []}
+    sizes = {"episodes": episodes, "repeats": repeats, "threads": threads}
+    if arguments.resume:
+        content["results"] = resumed(arguments.out / "planners.json", content, **sizes)
     tasks = []
     if "rooms" in arguments.tasks:
         model = fastwm.load(arguments.model)
@@ -142,7 +173,7 @@ def main() -> None:
         tasks.append(rooms(model, threads=threads, quick=arguments.quick))
     tasks += [known(name, quick=arguments.quick) for name in arguments.tasks if name != "rooms"]
     try:
-        for lines in results(tasks, episodes=episodes, repeats=repeats, threads=threads):
+        for lines in results(tasks, **sizes, done=content["results"]):
             content["results"] = lines
             save(arguments.out / "planners.json", content)
             print(row(lines[-1]), flush=True)

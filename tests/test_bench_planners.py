@@ -250,6 +250,17 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch
     assert [x["way"] for x in content["results"]] == ["plain CEM, 40 × 4"]
     assert "The run was interrupted" in (tmp_path / "planners.md").read_text()
 
+    run(
+        monkeypatch, "--quick", "--threads", "1", "--tasks", "disc", "--out", str(tmp_path), "--resume"
+    )  # the other one
+    whole = json.loads((tmp_path / "planners.json").read_text())
+    assert "partial" not in whole
+    assert whole["results"][0] == content["results"][0]
+    assert len(calls) == 3
+    assert [x["way"] for x in whole["results"]] == ["plain CEM, 40 × 4", "CEM, 128 × 5"]
+    with pytest.raises(ValueError, match="was measured with other options than"):
+        run(monkeypatch, "--episodes", "7", "--tasks", "disc", "--out", str(tmp_path), "--resume")
+
 
 def test_rooms_need_a_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
