@@ -29,8 +29,9 @@ class Held:
         self._last: NDArray[np.float32] | None = None
 
     def set_env(self, env: Any) -> None:
-        """Of the policy's."""
+        """Of the policy's, whose random numbers begin."""
         self.policy.set_env(env)
+        self.policy.set_seed(self.policy.seed)
 
     def get_action(self, info: dict, **options: Any) -> NDArray[np.float32]:
         """[n, 2]"""
@@ -65,11 +66,10 @@ def script_policy(seed: int) -> Any:
 
 def mixed_policy(seed: int) -> Any:
     """A third each: their script's policy, their expert with actions that last, and random actions that last."""
-    random = RandomPolicy(seed=seed + 3)
     return InTurn(
         script_policy(seed),
         Held(ExpertPolicy(action_noise=1.0, seed=seed + 1), seed + 2),
-        Held(random, seed + 4),
+        Held(RandomPolicy(seed=seed + 3), seed + 4),
     )
 
 

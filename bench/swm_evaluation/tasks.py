@@ -15,9 +15,9 @@ WALL = 112.0  # x of the wall between the rooms, in pixels of 224
 
 
 class Episode(NamedTuple):
-    """Start at step `start` of episode `index` of the data; the goal is `Tasks.offset` steps later."""
+    """Start at step `start` of episode `number` of the data; the goal is `Tasks.offset` steps later."""
 
-    index: int
+    number: int
     start: int
 
 
@@ -26,8 +26,8 @@ def draw(path: Path, tasks: Tasks, n: int, seed: int) -> list[Episode]:
     with h5py.File(path) as file:
         lengths, offsets, state = file["ep_len"][:], file["ep_offset"][:], file["state"][:]
     fitting = [
-        Episode(index, start)
-        for index, (length, first) in enumerate(zip(lengths, offsets, strict=True))
+        Episode(number, start)
+        for number, (length, first) in enumerate(zip(lengths, offsets, strict=True))
         for start in range(length - tasks.offset)
         if not tasks.crossing or _crosses(state[first + start], state[first + start + tasks.offset])
     ]
@@ -44,7 +44,7 @@ def arguments(dataset: Any, episodes: list[Episode], tasks: Tasks) -> dict[str, 
     """What `World.evaluate` is called with, an environment for each episode."""
     return {
         "dataset": dataset,
-        "episodes_idx": [episode.index for episode in episodes],
+        "episodes_idx": [episode.number for episode in episodes],
         "start_steps": [episode.start for episode in episodes],
         "goal_offset": tasks.offset,
         "eval_budget": tasks.budget,

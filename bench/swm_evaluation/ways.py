@@ -119,6 +119,6 @@ def policy(way: str, model: Any, scaler: ZScoreScaler, settings: Settings, seed:
             **({"threads": settings.threads} if way == DROP_IN else {}),
         )
     return (
-        WorldModelPolicy(solver, config, process={"action": scaler}, transform=TRANSFORM),  # type: ignore[arg-type]
+        WorldModelPolicy(solver, config, process={"action": scaler}, transform=TRANSFORM),
         watch(solver),
     )
