@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="of PyTorch and the engine")
     parser.add_argument("--episodes", type=int, nargs=2, metavar="N", help="at 1 and at 8 environments")
     parsed = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", module="gymnasium")  # about their environment, many times
     if unknown := sorted(set(parsed.step) - set(STEPS)):
         parser.error(f"unknown step {', '.join(unknown)}; known are {', '.join(STEPS)}")
     settings = Settings(threads=parsed.threads)

@@ -73,14 +73,16 @@ def mixed_policy(seed: int) -> Any:
     )
 
 
-def collect(path: Path, policy: Any, episodes: int, seed: int, environments: int = 9) -> Path:
-    """Write the episodes to `path`, which appears when all are there; what is there stays."""
+def collect(
+    path: Path, policy: Any, episodes: int, seed: int, *, length: int = LENGTH, environments: int = 9
+) -> Path:
+    """Write episodes of at most `length` steps to `path`, which appears when all are there; what is there stays."""
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".partial")
     unfinished.unlink(missing_ok=True)
-    world = World(ENV, num_envs=environments, image_shape=(SIZE, SIZE), max_episode_steps=LENGTH)
+    world = World(ENV, num_envs=environments, image_shape=(SIZE, SIZE), max_episode_steps=length)
     world.set_policy(policy)
     world.collect(writer=HDF5Writer(unfinished, mode="overwrite"), episodes=episodes, seed=seed)
     world.close()

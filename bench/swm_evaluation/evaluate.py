@@ -21,7 +21,7 @@ from stable_worldmodel.data.normalization import ZScoreScaler
 
 from .settings import ENV, SIZE, Settings, Tasks
 from .tasks import Episode, arguments, draw
-from .ways import RANDOM, WAYS, policy
+from .ways import DROP_IN, OFTEN, WAYS, policy
 
 
 class Group(NamedTuple):
@@ -134,6 +134,8 @@ def _run(
     began = time.perf_counter()
     world.set_policy(made)
     ready = time.perf_counter()
+    if way in (DROP_IN, OFTEN) and made.solver.engine is None:
+        raise RuntimeError("the model did not compile for the drop-in solver: see its warning")
     with contextlib.redirect_stdout(io.StringIO()):  # their solver prints
         result = world.evaluate(**arguments(dataset, group.episodes, group.tasks))
     ended = time.perf_counter()
@@ -146,6 +148,7 @@ def _run(
         "wall": ended - ready,
         "solver": solved.seconds,
         "solves": solved.solves,
+        "plans": solved.plans,
         "configure": ready - began,
         "first": None if solved.first is None else solved.first.tolist(),
         "load": round(os.getloadavg()[0], 2),
@@ -154,6 +157,3 @@ def _run(
 
 def _key(line: dict) -> tuple[str, int, int, str]:
     return line["tasks"], line["environments"], line["group"], line["way"]
-
-
-__all__ = ["RANDOM", "WAYS", "Group", "evaluate", "groups", "identity", "read"]

@@ -9,12 +9,13 @@ import numpy as np
 from bench.machine import doubts
 from fastwm.evaluation import wilson_interval
 
-from .ways import DROP_IN, RANDOM, RECOMMENDED, THEIRS, WAYS
+from .ways import DROP_IN, OFTEN, OURS, RANDOM, RECOMMENDED, THEIRS, WAYS
 
 PARITY = 1e-4  # in the model's units of action; above, no speed is shown
 NAMES = {
     THEIRS: "stable-worldmodel's `CEMSolver`",
     DROP_IN: "fastwm's `CEMSolver`, one line changed",
+    OFTEN: "the same, a new plan every block",
     RECOMMENDED: "`fastwm.Planner.recommended`",
     RANDOM: "random actions",
 }
@@ -62,21 +63,21 @@ def _entries(chosen: dict[str, list[dict]], parity: float | None) -> list[dict]:
     for way, lines in chosen.items():
         success = [success for line in lines for success in line["success"]]
         seconds = {name: sum(line[name] for line in lines) for name in ("wall", "solver", "configure")}
-        solves = sum(line["solves"] for line in lines)
+        plans = sum(line["plans"] for line in lines)
         entry = {
             "way": way,
             "episodes": len(success),
             "success": sum(success),
             "interval": wilson_interval(sum(success), len(success)),
             **seconds,
-            "solves": solves,
-            "plan": seconds["solver"] / solves if solves else None,
+            "plans": plans,
+            "plan": seconds["solver"] / plans if plans else None,
             "difference": parity if way == DROP_IN else None,
             "outcomes": sum(one == other for one, other in zip(success, reference, strict=True)),
             "load": max(line["load"] for line in lines),
             "faster": None,
         }
-        if way in (DROP_IN, RECOMMENDED) and parity is not None and parity <= PARITY:
+        if way in OURS and parity is not None and parity <= PARITY:
             entry["faster"] = {
                 name: sum(line[name] for line in chosen[THEIRS]) / seconds[name]
                 for name in ("solver", "wall")
@@ -98,7 +99,7 @@ def table(entries: Sequence[dict], machine: dict) -> str:
         "goals reached (95 %)",
         "evaluation",
         "in the solver",
-        "per call",
+        "per plan",
     )
     head = f"| {' | '.join(columns)} | first plan differs by |"
     for tasks in dict.fromkeys(entry["tasks"] for entry in entries):
@@ -111,8 +112,7 @@ def _row(entry: dict) -> str:
     low, high = entry["interval"]
     rate = f"{entry['success']} of {entry['episodes']} ({100 * low:.0f}–{100 * high:.0f} %)"
     cells = [str(entry["environments"]), NAMES[entry["way"]], rate]
-    hidden = entry["way"] in (DROP_IN, RECOMMENDED) and entry["faster"] is None
-    if hidden:
+    if entry["way"] in OURS and entry["faster"] is None:
         cells += ["no parity, no speed", "", ""]
     elif entry["plan"] is None:
         cells += [f"{entry['wall']:.1f} s", "", ""]

@@ -19,8 +19,15 @@ from fastwm.integrations import stable_worldmodel as integration
 from .model import TRANSFORM
 from .settings import BLOCK, Settings
 
-THEIRS, DROP_IN, RECOMMENDED, RANDOM = "stable-worldmodel", "drop-in", "recommended", "random"
-WAYS = (THEIRS, DROP_IN, RECOMMENDED, RANDOM)
+THEIRS, DROP_IN, OFTEN, RECOMMENDED, RANDOM = (
+    "stable-worldmodel",
+    "drop-in",
+    "drop-in, a new plan every block",
+    "recommended",
+    "random",
+)
+OURS = (DROP_IN, OFTEN, RECOMMENDED)
+WAYS = (THEIRS, *OURS, RANDOM)
 
 
 class RecommendedSolver:
@@ -76,7 +83,8 @@ class Solved:
     """What the solves of an evaluation took and found."""
 
     seconds: float = 0.0
-    solves: int = 0
+    solves: int = 0  # calls
+    plans: int = 0  # of all calls, one for each environment that needs a new one
     first: Tensor | None = None  # [n, T, A] actions of the first plan
 
 
@@ -89,6 +97,7 @@ def watch(solver: Any) -> Solved:
         found = solve(*arguments, **options)
         seen.seconds += time.perf_counter() - began
         seen.solves += 1
+        seen.plans += len(found["actions"])
         if seen.first is None:
             seen.first = found["actions"].clone()
         return found
@@ -101,7 +110,8 @@ def policy(way: str, model: Any, scaler: ZScoreScaler, settings: Settings, seed:
     """A policy of theirs that plans in one of the WAYS, and what its solver will have taken."""
     if way == RANDOM:
         return RandomPolicy(seed=seed), Solved()
-    config = PlanConfig(horizon=settings.horizon, receding_horizon=settings.receding, action_block=BLOCK)
+    receding = 1 if way == OFTEN else settings.receding
+    config = PlanConfig(horizon=settings.horizon, receding_horizon=receding, action_block=BLOCK)
     if way == RECOMMENDED:
         low, high = (scaler.transform(np.full(2, bound, np.float32)).ravel().tolist() for bound in (-1, 1))
         solver: Any = RecommendedSolver(model, low=low, high=high, seed=seed, threads=settings.threads)
@@ -116,7 +126,7 @@ def policy(way: str, model: Any, scaler: ZScoreScaler, settings: Settings, seed:
             n_steps=settings.steps,
             topk=settings.topk,
             seed=seed,
-            **({"threads": settings.threads} if way == DROP_IN else {}),
+            **({"threads": settings.threads} if way != THEIRS else {}),
         )
     return (
         WorldModelPolicy(solver, config, process={"action": scaler}, transform=TRANSFORM),

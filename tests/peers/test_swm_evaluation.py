@@ -26,12 +26,12 @@ from bench.swm_evaluation.model import fit_scaler, normalise_pixels, theirs
 from bench.swm_evaluation.report import results, table
 from bench.swm_evaluation.settings import BLOCK, SIZE, Settings, Tasks
 from bench.swm_evaluation.tasks import WALL, draw
-from bench.swm_evaluation.ways import DROP_IN, RANDOM, RECOMMENDED, THEIRS
+from bench.swm_evaluation.ways import DROP_IN, OFTEN, RANDOM, RECOMMENDED, THEIRS, WAYS
 from fastwm.models import WorldModel
 
 pytestmark = pytest.mark.peers
 
-NEAR, FAR = Tasks("near", 15, 10, False), Tasks("far", 10, 10, True)
+NEAR, FAR = Tasks("near", 15, 10, False), Tasks("far", 25, 10, True)
 SETTINGS = Settings(
     samples=24, steps=3, topk=6, horizon=2, receding=1, tasks=(NEAR,), episodes={1: 2, 2: 2}, threads=1
 )
@@ -50,7 +50,9 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Episodes of their environment."""
-    return collect(tmp_path_factory.mktemp("data") / "data.h5", mixed_policy(0), 12, 0, environments=6)
+    return collect(
+        tmp_path_factory.mktemp("data") / "data.h5", mixed_policy(0), 12, 0, length=60, environments=6
+    )
 
 
 def world_model(size: int = 16) -> WorldModel:
@@ -114,14 +116,18 @@ def test_tasks_are_within_their_episodes_and_cross_where_asked(data: Path) -> No
         draw(data, FAR, 100_000, 0)
 
 
-def test_collected_episodes_are_the_same_again_and_stay(data: Path, tmp_path: Path) -> None:
-    again = collect(tmp_path / "data.h5", mixed_policy(0), 12, 0, environments=6)
-    with h5py.File(data) as one, h5py.File(again) as other:
-        np.testing.assert_array_equal(one["action"][:], other["action"][:])
-        np.testing.assert_array_equal(one["pixels"][:], other["pixels"][:])
-        assert one["pixels"].shape[1:] == (SIZE, SIZE, 3)
-    written = again.stat().st_mtime_ns
-    assert collect(again, None, 12, 0).stat().st_mtime_ns == written
+def test_collected_episodes_are_the_same_again_and_stay(tmp_path: Path) -> None:
+    one, other = (
+        collect(tmp_path / name, mixed_policy(0), 5, 0, length=8, environments=3)
+        for name in ("one.h5", "other.h5")
+    )
+    with h5py.File(one) as first, h5py.File(other) as again:
+        assert first["ep_len"][:].tolist() == [8] * 5
+        np.testing.assert_array_equal(first["action"][:], again["action"][:])
+        np.testing.assert_array_equal(first["pixels"][:], again["pixels"][:])
+        assert first["pixels"].shape[1:] == (SIZE, SIZE, 3)
+    written = one.stat().st_mtime_ns
+    assert collect(one, None, 5, 0).stat().st_mtime_ns == written
 
 
 # ---- their evaluation ------------------------------------------------------------------------------------------------------
@@ -143,7 +149,7 @@ def lines(data: Path, planned: tuple[Any, ZScoreScaler], tmp_path_factory: pytes
 
 def test_both_solvers_give_the_same_actions_and_ends(lines: Path) -> None:
     found = evaluation.read(lines, "this")
-    assert len(found) == (2 + 1) * 4
+    assert len(found) == (2 + 1) * len(WAYS)
     by = {(line["environments"], line["group"], line["way"]): line for line in found}
     assert max(line["solves"] for line in found if line["way"] == THEIRS) == 2  # 10 steps, a new plan after 5
     for n, group in ((1, 0), (1, 1), (2, 0)):
@@ -155,7 +161,8 @@ def test_both_solvers_give_the_same_actions_and_ends(lines: Path) -> None:
         assert ours["success"] == theirs["success"]
         assert ours["solves"] == theirs["solves"]
         assert torch.tensor(by[n, group, RECOMMENDED]["first"]).shape == (n, 16, A)
-        assert by[n, group, RANDOM]["solves"] == 0
+        assert by[n, group, RANDOM]["solves"] == by[n, group, RANDOM]["plans"] == 0
+        assert by[n, group, OFTEN]["first"] == ours["first"]
         assert 0 < theirs["solver"] < theirs["wall"]
 
 
@@ -167,7 +174,7 @@ def test_only_what_is_missing_is_evaluated(
     part.write_bytes(b"".join(whole[:-2]) + whole[-2][:40])  # killed while it wrote
     again = evaluation.evaluate(data, part, *planned, SETTINGS, "this")
     assert part.read_bytes().startswith(b"".join(whole[:-2]))
-    timeless = ("tasks", "environments", "group", "way", "success", "solves", "first")
+    timeless = ("tasks", "environments", "group", "way", "success", "solves", "plans", "first")
     for one, other in zip(again, map(json.loads, whole), strict=True):
         assert {name: one[name] for name in timeless} == {name: other[name] for name in timeless}
     with pytest.raises(ValueError, match="another model or other settings"):
@@ -187,10 +194,10 @@ def test_results_are_of_what_every_way_did_and_no_speed_is_shown_without_parity(
     found = evaluation.read(lines, "this")
     entries = results(found)
     assert [(entry["environments"], entry["way"]) for entry in entries] == [
-        (n, way) for n in (1, 2) for way in (THEIRS, DROP_IN, RECOMMENDED, RANDOM)
+        (n, way) for n in (1, 2) for way in WAYS
     ]
     reference = {(line["environments"], line["way"]): line["solver"] for line in found if line["group"] == 0}
-    assert entries[5]["faster"]["solver"] == reference[2, THEIRS] / reference[2, DROP_IN]
+    assert entries[len(WAYS) + 1]["faster"]["solver"] == reference[2, THEIRS] / reference[2, DROP_IN]
     assert entries[0]["episodes"] == 2
     assert "×" in table(entries, machine)
     fewer = results([line for line in found if (line["group"], line["way"]) != (1, RANDOM)])
