@@ -56,6 +56,8 @@ def lewm(model: Any, encoder: nn.Module | None = None) -> Any:
     )
     predictor.pos_embedding.data = model.predictor.position.data[None]
     predictor.transformer.norm = model.predictor.norm
+    for name in ("input_proj", "cond_proj", "output_proj"):
+        setattr(predictor.transformer, name, getattr(model.predictor, name))
     for theirs, ours in zip(predictor.transformer.layers, model.predictor.blocks, strict=True):
         theirs.adaLN_modulation[-1] = ours.modulation[-1]
         theirs.attn.norm, theirs.attn.to_qkv, theirs.attn.to_out[0] = (
@@ -64,7 +66,7 @@ def lewm(model: Any, encoder: nn.Module | None = None) -> Any:
             ours.attention.out,
         )
         theirs.mlp.net[0], theirs.mlp.net[1], theirs.mlp.net[4] = ours.mlp.norm, ours.mlp.fc1, ours.mlp.fc2
-    actions = Embedder(input_dim=A, smoothed_dim=A, emb_dim=E, mlp_scale=c.action_hidden // E)
+    actions = Embedder(input_dim=A, smoothed_dim=A, emb_dim=E, mlp_scale=1)
     actions.patch_embed.weight.data, actions.patch_embed.bias.data = torch.eye(A)[..., None], torch.zeros(A)
     actions.embed[0], actions.embed[2] = model.action_encoder[0], model.action_encoder[2]
     projector = head(model.projector) if encoder is not None else nn.Identity()
