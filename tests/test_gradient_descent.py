@@ -225,3 +225,13 @@ def test_without_time_nothing_is_rolled_out(backend: str) -> None:
     plan = Planner(engine, GradientDescent(3, 1000), T).plan(obs, goal, deadline=0.05)
     assert plan.actions.isfinite().all()
     assert plan.iterations < 1000
+
+
+def test_autocast_changes_neither_forward_nor_backward() -> None:
+    model = random_model()
+    made = Planner(fastwm.compile(model, dtype="float32"), GradientDescent(3, 4), 3)
+    obs = {"latents": torch.randn(2, 1, model.config.embed_dim)}
+    goal = torch.randn(2, model.config.embed_dim)
+    expected = made.plan(obs, goal, generator=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made.plan(obs, goal, generator=1).actions, expected.actions)

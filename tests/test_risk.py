@@ -313,3 +313,25 @@ def test_risks_are_equal_by_what_they_measure() -> None:
     assert risk == Risk(GoalDistance(), "cvar", 0.3)
     assert risk != dataclasses.replace(risk, alpha=0.4)
     assert (risk.keep, risk.needs, risk.constrained) == ("last", {"latents"}, False)
+
+
+def test_a_member_that_needs_more_than_its_share_goes_on_where_the_others_were_quicker() -> None:
+    """Else candidates are missing though time is left, which a search takes for costs that are NaN."""
+
+    class Patient(TinyEngine):
+        need = 0.0
+
+        def rollout(self, context, actions, past_actions=None, *, keep="last", seconds=None):  # type: ignore[no-untyped-def]
+            latents = super().rollout(context, actions, past_actions, keep=keep)
+            if seconds is None or seconds >= self.need:
+                return latents
+            time.sleep(max(0.0, seconds))
+            return torch.full_like(latents, math.nan)
+
+    engines = [Patient(2, 4) for _ in range(3)]
+    engines[0].need = 0.15
+    planner = Planner(Ensemble(engines), CEM(10, 3, 1), 2, cost=Risk(GoalDistance()))
+    obs, goal = {"latents": torch.zeros(2, 1, 4)}, torch.ones(4)
+    plan = planner.plan(obs, goal, deadline=0.3, generator=1)
+    assert plan.stats["end"] == "complete"
+    assert torch.equal(plan.actions, planner.plan(obs, goal, generator=1).actions)

@@ -58,13 +58,22 @@ class Ensemble:
         """Each member's latents, [M, B, S, E] or [M, B, S, T, E] with keep="all": see `Engine.rollout`.
 
         seconds: what is left is shared out equally among the members that still have to run, so that all of them evaluate
-        some candidates, rather than the first members all of them.
+        some candidates, rather than the first members all of them. A member that its share did not suffice for goes on where
+        the others were quicker, so that candidates are left out only when all the time has passed.
         """
-        end = None if seconds is None else time.perf_counter() + seconds
-        found = []
+        if seconds is None:
+            return torch.stack([e.rollout(context, actions, past_actions, keep=keep) for e in self.engines])
+        end, found, short = time.perf_counter() + seconds, [], []
         for place, engine in enumerate(self.engines):
-            left = None if end is None else (end - time.perf_counter()) / (len(self.engines) - place)
-            found.append(engine.rollout(context, actions, past_actions, keep=keep, seconds=left))
+            now = time.perf_counter()
+            share = (end - now) / (len(self.engines) - place)
+            found.append(engine.rollout(context, actions, past_actions, keep=keep, seconds=share))
+            short.append(time.perf_counter() >= now + share)
+        for place, engine in enumerate(self.engines):
+            left = end - time.perf_counter()
+            if short[place] and left > 0:
+                again = engine.rollout(context, actions, past_actions, keep=keep, seconds=left)
+                found[place] = torch.where(found[place].isnan(), again, found[place])
         return torch.stack(found)
 
     def info(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fastwm.engine.backend import own_precision
 from fastwm.planning.clock import Clock
 from fastwm.planning.draws import Draws
 from fastwm.planning.record import Record
@@ -103,7 +104,8 @@ def _with_gradient(evaluate: Callable[[Tensor], Tensor], actions: Tensor) -> tup
             if cost.isnan().all():  # no candidate was evaluated in time
                 return cost, torch.full_like(actions, math.nan)
             raise ValueError("the cost carries no gradient to the actions, which this search needs")
-        (gradient,) = torch.autograd.grad(cost.sum(), leaf)
+        with own_precision():  # autocast reaches backward passes, too
+            (gradient,) = torch.autograd.grad(cost.sum(), leaf)
     return cost.detach(), gradient
 
 
