@@ -493,6 +493,18 @@ def test_a_policy_that_proposes_the_wrong_shape_is_named() -> None:
         planner.plan(*problem())
 
 
+def test_a_function_may_write_to_what_it_is_given() -> None:
+    obs, _ = problem()
+    plans = [
+        Planner(engine(), CEM(60, 6, 4), T, cost=cost).plan(obs, generator=1)
+        for cost in (
+            lambda z, a: a.sub_(0.3).square_().sum((2, 3)),
+            lambda z, a: (a - 0.3).square().sum((2, 3)),
+        )
+    ]
+    assert same(*plans)
+
+
 def test_a_function_is_a_cost() -> None:
     obs, _ = problem()
     planner = Planner(

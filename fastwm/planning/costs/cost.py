@@ -66,7 +66,8 @@ class Function(Cost):
     keep = "all"
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
-        return call("cost", self.function, latents, actions, shapes=(tuple(actions.shape[:2]),))
+        given = actions.clone()  # the function may write to it
+        return call("cost", self.function, latents, given, shapes=(tuple(actions.shape[:2]),))
 
 
 @dataclasses.dataclass(frozen=True)
