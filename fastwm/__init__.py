@@ -2,8 +2,9 @@
 
 wm = fastwm.load("runs/demo/model")
 engine = fastwm.compile(wm)
-planner = fastwm.Planner(engine, fastwm.CEM(samples=300, elites=30, iterations=30), horizon=5)
-plan = planner.plan(obs, goal)
+planner = fastwm.Planner.recommended(engine, low=-1, high=1)
+plan = planner.plan(obs, goal)  # once; or in a loop:
+action = fastwm.Agent(planner).act(obs, goal, deadline=0.02)
 """
 
 from __future__ import annotations

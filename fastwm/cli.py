@@ -176,6 +176,7 @@ def _demo(parser: Parser) -> None:
 _COLLECT_EXAMPLES = """examples:
   fastwm collect push data/push.h5                          2000 episodes of 30 frames, noisy experts and random walks
   fastwm collect two-room data/rooms.h5 --policy random --episodes 500 --length 20
+  fastwm collect two-room-steps data/steps.h5 --length 100  a decision at every substep, for models of action blocks
 
 A killed collection goes on where it was when the same command runs again.
 """
@@ -200,6 +201,7 @@ _TRAIN_EXAMPLES = """examples:
   fastwm train data/push.h5 runs/push --steps 3000
   fastwm train data/push.h5 runs/push --steps 3000 --resume      go on after an interruption
   fastwm train data/rooms.h5 runs/rooms --preset mlp --steps 500
+  fastwm train data/steps.h5 runs/steps --action-block 5         five environment steps in each action
   fastwm train data/push.h5 runs/wide --steps 6000 --width 192 --depth 2 --no-residual
 """
 

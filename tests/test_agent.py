@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_engine import StateEngine, TinyEngine
 
-from fastwm import CEM, Agent, GoalDistance, Planner
+from fastwm import CEM, Agent, Goal, GoalDistance, Planner
 
 A, E, T = 2, 4, 3
 
@@ -224,7 +224,7 @@ def test_bad_calls_are_refused() -> None:
     with pytest.raises(TypeError, match="goal is list"):
         agent.act(images(1), [1.0])
     agent.act(images(2), images(1))
-    for wrong in ([2], [-1], [0.5], np.array([True]), torch.zeros(2, 2, dtype=torch.bool)):
+    for wrong in (0, [2], [-1], [0.5], np.array([True]), torch.zeros(2, 2, dtype=torch.bool)):
         with pytest.raises(ValueError, match="environments is"):
             agent.reset(wrong)
 
@@ -288,3 +288,44 @@ def test_goals_in_order_are_left_behind_when_arrived_at() -> None:
     agent.reset([0])
     agent.act(state, {"latents": goals})
     assert planner.asked[-1]["goal"].reached.tolist() == [0, 1]
+
+
+def test_of_new_goals_in_order_none_is_behind() -> None:
+    planner = Recorder(StateEngine(A, E), CEM(samples=20, elites=4, iterations=1), T)
+    agent = Agent(planner, arrive=0.01)
+    goals, state = torch.randn(2, 3, E), torch.randn(2, E)
+    for place in (0, 1):
+        agent.act(goals[:, place], {"latents": goals})
+    assert planner.asked[-1]["goal"].reached.tolist() == [2, 2]
+    goals[1] += 10.0  # in the array that the agent was given before
+    agent.act(state, {"latents": goals})
+    assert planner.asked[-1]["goal"].reached.tolist() == [2, 0]
+    agent.act(state, {"latents": goals[:, :2]})
+    assert planner.asked[-1]["goal"].reached.tolist() == [0, 0]
+    agent.act(state, Goal(goals[:, :2], reached=torch.tensor([1, 0])))
+    assert planner.asked[-1]["goal"].reached.tolist() == [1, 0]
+
+
+def test_a_goal_is_what_it_was_when_it_was_given() -> None:
+    planner = recorder()
+    agent, goal, frame = Agent(planner), torch.ones(1, E), images(1)[0]
+    agent.act(frame, goal)
+    goal.fill_(-7.0)  # the caller's tensor, not the agent's
+    agent.act(frame, torch.ones(1, E))
+    assert torch.equal(planner.asked[-1]["goal"].latents, torch.ones(1, 1, E))
+
+
+@pytest.mark.parametrize("history", [1, 2])
+def test_a_policy_begins_where_there_is_no_plan(history: int) -> None:
+    def policy(context, past_actions, goal, *, count, horizon, generator):
+        # It says where it was asked.
+        return context[:, -1, None, None, :A].expand(-1, count, horizon, -1).clone()
+
+    planner = Planner(StateEngine(A, E), CEM(20, 4, 1), T, policy=policy)
+    agent, last = Agent(planner, history=history), [0.0] * 3
+    for call, fresh in enumerate(([0, 1, 2], [], [1])):
+        agent.reset(fresh)
+        state = call + 1.0
+        last = [state if b in fresh else before for b, before in enumerate(last)]
+        block = agent.act(torch.full((3, E), state), torch.zeros(E), deadline=0.0)  # no time to search
+        assert torch.equal(block, torch.tensor(last)[:, None].expand(3, A))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
@@ -114,3 +115,76 @@ def test_closing_ends_it() -> None:
         agent.act(states(), states(1))
     with pytest.raises(ValueError, match="period is 0"):
         AsyncAgent(planner(), period=0)
+
+
+class Gated(StateEngine):
+    """Rollouts of other threads than the main one wait for the gate; they are counted."""
+
+    def __init__(self) -> None:
+        super().__init__(A, E, mean=0.25)
+        self.gate, self.ahead = threading.Event(), 0
+
+    def rollout(self, *arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            assert self.gate.wait(30)
+            self.ahead += 1
+        return super().rollout(*arguments, **options)
+
+
+def test_plans_that_nobody_waits_for_any_more_are_not_made() -> None:
+    engine = Gated()
+    with AsyncAgent(Planner(engine, CLOSE, T)) as agent:
+        for _ in range(20):
+            agent.act(states(), states(1), deadline=0.0)
+        assert agent.late == 19
+        engine.gate.set()
+        agent._ahead.future.result()
+    assert engine.ahead == 2 * (1 + CLOSE.iterations)  # the one that had begun, and the last
+
+
+def test_the_period_begins_with_the_call_though_the_thread_is_busy() -> None:
+    engine = Gated()
+    with AsyncAgent(Planner(engine, CLOSE, T), period=0.02) as agent:
+        agent.act(states(), states(1))
+        agent.act(states(), states(1), deadline=0.0)
+        time.sleep(0.05)
+        engine.gate.set()
+        _, plan = agent._ahead.future.result()
+        assert plan.stats["end"] == "fallback"
+
+
+def test_a_timeout_of_the_cost_is_an_error_and_not_a_late_plan() -> None:
+    def cost(latents: Tensor, actions: Tensor) -> Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            raise TimeoutError("no answer")
+        return latents.sum((-1, -2))
+
+    with AsyncAgent(Planner(StateEngine(A, E), CLOSE, T, cost=cost)) as agent:
+        agent.act(states())
+        with pytest.raises(TimeoutError, match="no answer"):
+            agent.act(states())
+        assert agent.late == 0
+
+
+def test_a_goal_whose_array_is_written_to_is_another_goal() -> None:
+    with AsyncAgent(planner()) as agent:
+        goal = states(1).numpy()
+        agent.act(states(), {"latents": goal})
+        _, made = agent._ahead.future.result()
+        goal += 10.0
+        agent.act(states(), {"latents": goal})
+        assert agent.plan is not made
+
+
+def test_another_process_has_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AsyncAgent(planner()) as agent:
+        agent.act(states(), states(1))
+        monkeypatch.setattr("fastwm.planning.async_agent.os.getpid", lambda: 1)
+        with pytest.raises(RuntimeError, match="before a fork"):
+            agent.act(states(), states(1))
+
+
+@pytest.mark.parametrize("period", [float("inf"), float("nan"), True, -1.0])
+def test_a_bad_period_is_refused(period) -> None:
+    with pytest.raises(ValueError, match="period is"):
+        AsyncAgent(planner(), period=period)

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from tiny_engine import TinyEngine
 from torch import Tensor
 
-from fastwm import CEM, ICEM, ActionPenalty, Constraint, Goal, GoalDistance, Plan, Planner
+from fastwm import (
+    CEM,
+    ICEM,
+    ActionPenalty,
+    CategoricalCEM,
+    Constraint,
+    Goal,
+    GoalDistance,
+    Plan,
+    Planner,
+    RandomShooting,
+)
 from fastwm.planning import Cost, Function
 from fastwm.planning.costs.lagrangian import AugmentedLagrangian
 
@@ -372,3 +383,19 @@ def test_bad_arguments_are_refused(make, error, message) -> None:
 def test_what_a_function_gets_wrong_is_said(mode, function, error, message) -> None:
     with pytest.raises(error, match=message):
         planned(Constraint(function, mode))
+
+
+@pytest.mark.parametrize(
+    ("search", "mean"),
+    [(CategoricalCEM(30, 6, 1, categories=3), 1 / 3), (RandomShooting(30, low=-1.0, high=1.0), 30.0)],
+    ids=["one-hot", "bounds"],
+)
+def test_the_final_mean_is_an_action_before_it_is_chosen(search, mean: float) -> None:
+    """Probabilities, and a warm start from outside the bounds, are none, and the goal is where they lead."""
+    engine, obs = TinyEngine(3, 4), {"latents": torch.zeros(2, 1, 4)}
+    start = torch.full((2, 2, 3), mean)
+    goal = engine.rollout(obs["latents"], start[:, None])[:, 0]
+    allowed = Constraint(lambda latents, actions: -actions.square().sum((-1, -2)))
+    planner = Planner(engine, search, 2, cost=GoalDistance() + allowed)
+    plan = planner.plan(obs, goal, warm_start=start, generator=1)
+    assert torch.equal(plan.actions, search.clip(plan.actions))

@@ -437,11 +437,17 @@ def test_the_readmes_examples_run(
     monkeypatch.setattr(
         fastwm.Agent, "act", lambda *given, **options: acted.append(act(*given, **options)) or acted[-1]
     )
-    ten_lines, own_model = (compile(example, "README.md", "exec") for example in examples)
-    exec(ten_lines, {})
+    ten_lines, planning, own_model = (compile(example, "README.md", "exec") for example in examples)
+    first: dict = {}
+    exec(ten_lines, first)
     assert 1 <= len(acted) <= 20
     assert all(action.shape == (2,) and np.abs(action).max() <= 1 for action in acted)
     assert f"reached after {len(acted)} decisions; the last plan took " in capsys.readouterr().out
+    decisions = len(acted)
+    exec(planning, first)
+    assert len(acted) == decisions + 1
+    assert np.abs(acted[-1]).max() <= 1
+    assert first["agent"].plan.stats["end"] in capsys.readouterr().out
     names: dict = {}
     exec(own_model, names)
     assert names["contexts"].shape == (30, 1, 192)  # 30 episodes

@@ -9,13 +9,14 @@ import time
 import numpy as np
 import pytest
 import tiny_engine
+import tiny_models
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_engine import TinyEngine
 
 import fastwm
-from fastwm import CEM, ActionPenalty, GoalDistance, Plan, Planner
+from fastwm import CEM, ActionPenalty, Goal, GoalDistance, Plan, Planner
 
 B, K, T, A, E = 3, 2, 4, 2, 5
 
@@ -225,6 +226,38 @@ def test_times_are_those_of_this_plan() -> None:
     assert 0.005 <= plan.stats["iteration_p50"] <= plan.stats["iteration_p99"] <= plan.elapsed
 
 
+# ---- inputs ----
+
+
+def test_a_goal_in_another_precision_is_taken_as_float32() -> None:
+    obs, goal = problem()
+    planner = Planner(engine(), CEM(samples=30, elites=5, iterations=3), T)
+    expected = planner.plan(obs, goal, generator=1)
+    plan = planner.plan(obs, Goal(latents=goal[:, None].double()), generator=1)
+    assert torch.equal(plan.actions, expected.actions)
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_may_be_read_only_and_byte_swapped() -> None:
+    obs, goal = problem()
+    planner = Planner(engine(), CEM(samples=30, elites=5, iterations=3), T)
+    expected = planner.plan(obs, goal, generator=1, environments=[3, 1, 2])
+    arrays = {name: value.numpy().astype(">f4") for name, value in obs.items()}
+    given = goal.numpy().copy()
+    given.flags.writeable = False
+    plan = planner.plan(arrays, given, generator=1, environments=np.array([3, 1, 2], np.uint32))
+    assert torch.equal(plan.actions, expected.actions)
+
+
+def test_a_deadline_of_years_is_none() -> None:
+    model = tiny_models.random_model()
+    planner = Planner(fastwm.compile(model, dtype="float32"), CEM(samples=30, elites=5, iterations=1), T)
+    latents = torch.zeros(1, 1, model.config.embed_dim)
+    plan = planner.plan({"latents": latents}, latents[0], deadline=1e12)
+    assert plan.stats["end"] == "complete"
+    assert not plan.deadline_hit
+
+
 # ---- bad inputs ----
 
 
@@ -259,6 +292,8 @@ NAN = torch.full((B, T, A), math.nan)
         ({"goal": torch.zeros(B, E + 1)}, ValueError, "goal has shape"),
         ({"goal": torch.zeros(B + 1, E)}, ValueError, "goal holds 4 goals"),
         ({"goal": torch.zeros(B, E, dtype=torch.int64)}, TypeError, "goal is torch.int64"),
+        ({"goal": Goal(latents=np.zeros((B, 1, E)))}, TypeError, "goal.latents is ndarray"),
+        ({"warm_start": np.zeros((B, T, A), object)}, TypeError, "warm_start is an array of object"),
         ({"warm_start": NAN}, ValueError, "warm_start holds numbers"),
         ({"warm_start": torch.zeros(B, T + 1, A)}, ValueError, "warm_start has 5 blocks"),
         ({"warm_start": torch.zeros(B, T, A + 1)}, ValueError, "warm_start has shape"),
@@ -471,3 +506,19 @@ def test_a_function_is_a_cost() -> None:
         Planner(engine(), CEM(), T, cost=lambda z, a: a[..., 0]).plan(obs)
     with pytest.raises(ValueError, match="goal has no latents"):
         Planner(engine(), CEM(), T).plan(obs)
+
+
+def test_recommended_takes_options_of_the_search_and_of_the_planner() -> None:
+    tiny = engine(std=2.0)
+    tiny.action_block = 2
+    plain = Planner.recommended(tiny, low=-1.0, high=1.0)
+    expected = CEM(128, 8, 2, std=1.5, min_std=0.3, low=-1.0, high=1.0, steps=2, noise_exponent=2.0)
+    assert plain.optimizer == expected
+    assert (plain.horizon, plain.cost) == (16, GoalDistance(reduce="min"))
+    changed = Planner.recommended(
+        tiny, samples=64, keep=3, correlation=0.5, horizon=4, fallback="zero", cost=GoalDistance()
+    )
+    assert changed.optimizer == CEM(64, 8, 2, std=1.5, min_std=0.3, steps=2, correlation=0.5, keep=3)
+    assert (changed.horizon, changed.cost, changed.fallback) == (4, GoalDistance(), "zero")
+    with pytest.raises(TypeError, match="modes"):
+        Planner.recommended(tiny, modes=3)

@@ -178,6 +178,52 @@ def test_candidates_of_no_finite_cost_change_nothing(name: str) -> None:
     assert (plan.stats["non_finite"] > 0).all()
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_environment_without_a_finite_cost_is_named(name: str) -> None:
+    """By an engine that takes finite actions alone, as a compiled one does, in a search of several iterations."""
+
+    class Strict(TinyEngine):
+        def rollout(self, context, actions, *arguments, **options):  # type: ignore[no-untyped-def]
+            assert actions.isfinite().all()
+            return super().rollout(context, actions, *arguments, **options)
+
+    def cost(latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+        broken = torch.tensor([1.0, math.nan, 1.0])[:, None]
+        return broken * (latents.square().sum((-1, -2)) + actions.square().sum((-1, -2)))
+
+    obs, _ = problem()
+    with pytest.raises(RuntimeError, match=r"environment\(s\) \[1\]"):
+        Planner(Strict(A, E), SEARCHES[name], T, cost=cost).plan(obs, generator=1)
+
+
+@pytest.mark.parametrize("hold", [1, 2])
+@pytest.mark.parametrize("noise", [{}, {"correlation": 0.5}, {"noise_exponent": 1.5}], ids=str)
+def test_the_default_dtype_changes_nothing(hold: int, noise: dict) -> None:
+    obs, goal = problem()
+    made = planner(CEM(samples=20, elites=4, iterations=2, hold=hold, **noise))
+    expected = made.plan(obs, goal, generator=1)
+    autoregressive.cache_clear(), power_law.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        plan = made.plan(obs, goal, generator=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(plan.actions, expected.actions)
+    assert plan.cost.dtype == torch.float32
+
+
+def test_noise_beyond_float64_is_refused() -> None:
+    obs, goal = problem()
+    with pytest.raises(ValueError, match="expected a smaller noise_exponent"):
+        planner(CEM(20, 4, 1, noise_exponent=1000.0)).plan(obs, goal)
+
+
+def test_gradients_are_refused_where_there_are_none() -> None:
+    obs, goal = problem()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="inference mode"):
+        planner(SEARCHES["gradient"]).plan(obs, goal)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(sorted(SEARCHES)),
@@ -288,7 +334,13 @@ def test_the_std_stays_below_its_ceiling() -> None:
 
 BAD = {
     "keep": (lambda: CEM(samples=20, elites=5, keep=6), "keep is 6, expected at most elites = 5"),
-    "keep all": (lambda: PredictiveSampling(samples=2, keep=2), "keep is 2, expected less than 2"),
+    "keep all": (lambda: CEM(samples=2, elites=2, keep=2), "keep is 2, expected less than 2"),
+    "keep the mean": (lambda: PredictiveSampling(samples=5, keep=2), "keep is 2, expected none"),
+    "keep of shooting": (lambda: RandomShooting(samples=5, keep=2), "keep is 2, expected none"),
+    "keep more than elites": (
+        lambda: MPPI(samples=5, elites=2, keep=3),
+        "keep is 3, expected at most elites = 2",
+    ),
     "both noises": (lambda: CEM(correlation=0.5, noise_exponent=1.0), "expected one of them"),
     "decay": (lambda: CEM(decay=0.5), "decay is 0.5, expected a number of at least 1"),
     "max_std": (lambda: CEM(min_std=1.0, max_std=0.5), "max_std is 0.5, expected at least min_std = 1.0"),
@@ -372,6 +424,22 @@ def test_mppi_weighs_candidates_by_their_cost() -> None:
     found = MPPI(samples=40, temperature=50.0, refit_std=True).update(state, actions, cost)
     expected = (weights * (actions - mean[:, None]).square()).sum(1).sqrt()
     torch.testing.assert_close(found.std, expected.float())
+
+
+def test_mppi_carries_its_distribution_on() -> None:
+    random = torch.Generator().manual_seed(0)
+    actions, cost = torch.randn(B, 40, T, A, generator=random), torch.rand(B, 40, generator=random)
+    plain, carried = (MPPI(40, temperature=0.1, refit_std=True, momentum=m) for m in (0.0, 0.25))
+    state = plain.start(torch.full((B, T, A), 3.0), torch.full((B, T, A), 2.0))
+    new, mixed = plain.update(state, actions, cost), carried.update(state, actions, cost)
+    torch.testing.assert_close(mixed.mean, 0.25 * state.mean + 0.75 * new.mean)
+    torch.testing.assert_close(mixed.std, 0.25 * state.std + 0.75 * new.std)
+
+
+@pytest.mark.parametrize("search", [PredictiveSampling, RandomShooting])
+def test_momentum_is_refused_where_there_is_none(search) -> None:
+    with pytest.raises(ValueError, match=r"momentum is 0\.5, expected none"):
+        search(momentum=0.5)
 
 
 def test_mppi_of_costs_that_overflow_an_exponential() -> None:

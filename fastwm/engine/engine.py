@@ -15,6 +15,7 @@ from fastwm.engine.backend import own_precision
 from fastwm.engine.pack import PackedPredictor
 from fastwm.engine.spec import PredictorSpec
 from fastwm.models.calibration import Calibration
+from fastwm.ops._check import from_array
 from fastwm.ops.rollout import check_rollout, one_by_one
 from fastwm.ops.rollout import rollout as packed_rollout
 
@@ -46,6 +47,8 @@ class Engine:
     that was spawned and compiles its own engine, or `OMP_NUM_THREADS=1`.
 
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
+    embed_dim is E, action_dim A, window the most K, action_block the environment steps in a block; action_mean and action_std
+    [A] are those of the training actions, in environment units; backend, dtype and threads are what runs.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Engine:
         shape, dtype = self._imported.observation
         expected = f"{str(dtype).removeprefix('torch.')} [B, K, {', '.join('any' if n is None else str(n) for n in shape)}]"
         if isinstance(obs, np.ndarray):
-            obs = torch.from_numpy(np.ascontiguousarray(obs))
+            obs = from_array("obs", obs)
         if not isinstance(obs, Tensor):
             raise TypeError(f"obs is {type(obs).__name__}, expected a tensor or array {expected}")
         if obs.dtype != dtype:

@@ -47,6 +47,17 @@ def readable(name: str, value: Tensor, expected: str) -> None:
         raise ValueError(f"{name} is on the meta device, expected numbers {expected}")
 
 
+def from_array(name: str, value: np.ndarray) -> Tensor:
+    """The array's numbers, shared where PyTorch can: not those of arrays that are read-only, strided backwards or byte-swapped.
+
+    Raises TypeError naming the argument for numbers that PyTorch does not have.
+    """
+    try:
+        return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))
+    except TypeError as error:
+        raise TypeError(f"{name} is an array of {value.dtype}, expected numbers that PyTorch has") from error
+
+
 def finite(name: str, value: Tensor) -> None:
     """Raise ValueError unless all numbers of a float32 tensor on the CPU are finite.
 

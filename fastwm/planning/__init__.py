@@ -22,7 +22,8 @@ from fastwm.planning.gradient_descent import GradientDescent
 from fastwm.planning.icem import ICEM
 from fastwm.planning.mixture_cem import MixtureCEM
 from fastwm.planning.mppi import MPPI
-from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.plan import Plan
+from fastwm.planning.planner import Planner
 from fastwm.planning.policy import Policy
 from fastwm.planning.predictive_sampling import PredictiveSampling
 from fastwm.planning.random_shooting import RandomShooting

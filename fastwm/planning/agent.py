@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastwm.ops._check import from_array
 from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
-from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.plan import Plan
+from fastwm.planning.planner import Planner
 from fastwm.planning.warm_start import WarmStart
 
 
@@ -27,8 +29,10 @@ class Memory:
     std: Tensor  # [B, T, A] of the plan
     kept: Tensor | None  # [B, n, T, A] candidates of the plan to try again, of the environments that `tries`
     tries: Tensor  # bool [B]
+    planned: Tensor  # bool [B] whether there is a plan yet
     executed: Tensor  # int64 [B] blocks of the plan executed
-    reached: Tensor  # int64 [B] goals that are behind, of several in order
+    goals: Tensor | None  # [B, G, E] the last goals, where they were several
+    reached: Tensor  # int64 [B] how many of them are behind, of several in order
 
 
 class Agent:
@@ -36,7 +40,7 @@ class Agent:
 
     history: frames of context, at most the model's window; an environment that has just started has fewer.
     replan_every: blocks of a plan that are executed before the next plan, which starts from the rest of it.
-    arrive: squared distance of latents at which the next of several goals in order counts as reached.
+    arrive: squared distance of latents at which the next of several goals in order counts as reached; none of new goals is.
     plan: the last Plan (its `elapsed`, `deadline_hit`, `cost`), None before the first and after a reset of all. After a reset
     of some environments a call makes two plans at times, one for each length of their context; this is the second.
     Calls from several threads are served one after another.
@@ -63,6 +67,11 @@ class Agent:
         self._memory: Memory | None = None
         self._goal: tuple[Tensor, Goal] | None = None  # the last goal, as given and encoded
 
+    @property
+    def memory(self) -> Memory | None:
+        """What the agent knows of its environments, which a call replaces as a whole; None before the first call."""
+        return self._memory
+
     def reset(self, environments: Sequence[int] | Tensor | np.ndarray | None = None) -> None:
         """Forget frames, executed blocks and plans: of all environments, or of those given by number or by a mask [B].
 
@@ -81,7 +90,7 @@ class Agent:
         chosen = torch.as_tensor(environments)
         if chosen.dtype == torch.bool and chosen.shape == (B,):
             chosen = chosen.nonzero()[:, 0]
-        chosen = chosen.to(torch.int64) if len(chosen) == 0 else chosen
+        chosen = chosen.to(torch.int64) if chosen.numel() == 0 else chosen
         if (
             chosen.dtype not in (torch.int32, torch.int64)
             or chosen.dim() != 1
@@ -103,10 +112,10 @@ class Agent:
     ) -> Tensor | np.ndarray:
         """The next action block: [A] for one image, [B, A] for a batch of them; environment units, an array for an array.
 
-        obs: the image(s) seen after the last block, one per environment. goal: image(s) or latents, as in
-        `Planner.plan`.
-        deadline: seconds from now for all planning of this call. The block returned is taken to be the block
-        executed.
+        obs: what was seen after the last block, one image (or state) or one per environment. goal: as in `Planner.plan`;
+        a tensor or array that stays the same is encoded once, other goals by `planner.goal`, once for many calls.
+        deadline: seconds from now for all planning of this call; `Planner.fallback` says what is done where no search fits.
+        The block returned is taken to be the block executed; `block.reshape(engine.action_block, -1)` are its actions.
         Raises what `Planner.plan` raises, and ValueError if the number of environments changed without a
         `reset()`; the agent is then as it was before the call.
         """
@@ -131,13 +140,16 @@ class Agent:
             raise ValueError(
                 f"obs is a batch of {B}, the agent has one of {len(memory.frames)}: call reset() first"
             )
-        target, reached = self._target(goal, B), memory.reached
+        target = self._target(goal, B)
+        goals, reached = memory.goals, memory.reached
         if target.several:
-            reached = self._progress(frame, target, reached)
+            assert target.latents is not None
+            goals = target.latents.clone()  # the caller's array may be written to
+            reached = self._progress(frame, target, memory)
             target = dataclasses.replace(target, reached=reached)
         latents = torch.cat([memory.latents[:, 1:], frame[:, None]], dim=1)
         frames = (memory.frames + 1).clamp(max=self.history)
-        seen = dataclasses.replace(memory, latents=latents, frames=frames, reached=reached)
+        seen = dataclasses.replace(memory, latents=latents, frames=frames, goals=goals, reached=reached)
         ready, self.plan = self._replan(seen, target, clock)
         block = ready.plan[torch.arange(B), ready.executed]  # [B, A]
         self._memory = dataclasses.replace(
@@ -151,33 +163,37 @@ class Agent:
     def _start(self, B: int) -> Memory:
         engine, history = self.planner.engine, self.history
         return Memory(
-            latents=torch.zeros(B, history, engine.embed_dim),
-            blocks=torch.zeros(B, history, engine.action_dim),
+            latents=torch.zeros(B, history, engine.embed_dim, dtype=torch.float32),
+            blocks=torch.zeros(B, history, engine.action_dim, dtype=torch.float32),
             frames=torch.zeros(B, dtype=torch.int64),
             plan=engine.action_mean.repeat(B, self.planner.horizon, 1),
             std=(self.planner.optimizer.std * engine.action_std).repeat(B, self.planner.horizon, 1),
             kept=None,
             tries=torch.zeros(B, dtype=torch.bool),
+            planned=torch.zeros(B, dtype=torch.bool),
             executed=torch.full((B,), self.replan_every),
+            goals=None,
             reached=torch.zeros(B, dtype=torch.int64),
         )
 
     def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Memory, Plan | None]:
         """The memory with new plans where `replan_every` blocks have been executed, and the last Plan.
 
-        Environments with as many frames are planned together, those with candidates to try again apart from the others.
+        Environments with as many frames are planned together, those with candidates to try again apart from the others, and
+        those without a plan if a policy begins theirs.
         """
         found = self.plan
         due = memory.executed == self.replan_every
         seed = self.planner.next_seed() if due.any() else 0
-        kinds = torch.stack([memory.frames, memory.tries], dim=1)
+        begun = memory.planned | (self.planner.policy is None)
+        kinds = torch.stack([memory.frames, memory.tries, begun], dim=1)
         which = kinds[due].unique(dim=0)
         for place, kind in enumerate(which):
             group = (due & (kinds == kind).all(1)).nonzero()[:, 0]
             found = self.planner.plan(
                 _context(memory, group, int(kind[0])),
                 target.select(group),
-                warm_start=_rest(memory, group, self.replan_every),
+                warm_start=_rest(memory, group, self.replan_every if kind[2] else self.planner.horizon),
                 deadline=clock.share(len(which) - place),
                 generator=seed,
                 environments=group,
@@ -185,24 +201,33 @@ class Agent:
             memory = _planned(memory, group, found)
         return memory, found
 
-    def _progress(self, frame: Tensor, target: Goal, reached: Tensor) -> Tensor:
-        """Goals that are behind, int64 [B], one more where the next one has been arrived at; the last is never behind."""
+    def _progress(self, frame: Tensor, target: Goal, memory: Memory) -> Tensor:
+        """Goals that are behind, int64 [B], one more where the next one has been arrived at; the last is never behind.
+
+        Of new goals those are that the target says, or none.
+        """
         assert target.latents is not None
         rows, last = torch.arange(len(frame)), target.latents.shape[1] - 1
+        reached = torch.zeros_like(memory.reached) if target.reached is None else target.reached
+        if memory.goals is not None and memory.goals.shape == target.latents.shape:
+            same = (memory.goals == target.latents).flatten(1).all(1)
+            reached = torch.where(same, torch.maximum(memory.reached, reached), reached)
+        reached = reached.clamp(max=last)
         near = (frame - target.latents[rows, reached]).square().sum(-1) <= self.arrive
         return (reached + near).clamp(max=last)
 
     def _target(self, goal: GivenGoal | Goal | None, B: int) -> Goal:
         """The goal of each environment, encoded again only when it changes."""
-        given = torch.from_numpy(np.ascontiguousarray(goal)) if isinstance(goal, np.ndarray) else goal
+        given = from_array("goal", goal) if isinstance(goal, np.ndarray) else goal
         if not isinstance(given, Tensor):
             return self.planner.goal(given, B)
         if self._goal is not None:
             known, encoded = self._goal
             if given.dtype == known.dtype and torch.equal(given, known) and len(encoded.latents) == B:  # type: ignore[arg-type]
                 return encoded
-        encoded = self.planner.goal(given, B)
-        self._goal = given.clone(), encoded
+        own = given.clone()  # the caller may write to its tensor
+        encoded = self.planner.goal(own, B)
+        self._goal = own, encoded
         return encoded
 
 
@@ -235,6 +260,7 @@ def _planned(memory: Memory, group: Tensor, found: Plan) -> Memory:
         kept=kept,
         executed=memory.executed.index_fill(0, group, 0),
         tries=memory.tries.index_fill(0, group, found.kept is not None),
+        planned=memory.planned.index_fill(0, group, True),
     )
 
 
@@ -243,6 +269,6 @@ def _where(fresh: Tensor, start: Memory, memory: Memory) -> Memory:
     chosen = {
         name: torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), getattr(start, name), old)
         for name, old in vars(memory).items()
-        if name != "kept"
+        if name not in ("kept", "goals")
     }
     return dataclasses.replace(memory, **chosen)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillPlanning
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from torch import Tensor
 from fastwm.planning.agent import Agent, Memory
 from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
-from fastwm.planning.planner import Plan, Planner
+from fastwm.planning.plan import Plan
+from fastwm.planning.planner import Planner
 
 _OF_THE_PLAN = (
     "plan",
     "std",
     "tries",
+    "planned",
     "executed",
 )  # fields of a Memory that a new plan changes, `kept` besides
 
@@ -44,23 +47,27 @@ class AsyncAgent(Agent):
 
     period: seconds from one call to the next, by which the planning between them ends; None: it takes its time.
     late: calls whose plan was not there by their deadline; they returned the next block of the plan before.
-    history, arrive: as of `Agent`. Close it, or use it as a context manager, to end its thread.
+    history, arrive: as of `Agent`. What planning ahead raises, the next `act` raises. Close it, or use it as a context manager,
+    to end its thread. After a fork it serves the process that made it alone; `act` raises RuntimeError in another.
     """
 
     def __init__(
         self, planner: Planner, *, history: int = 1, arrive: float = 0.0, period: float | None = None
     ) -> None:
         super().__init__(planner, history=history, arrive=arrive)
-        if period is not None and not (isinstance(period, (int, float)) and period > 0.0):
+        if period is not None and (
+            isinstance(period, bool) or not isinstance(period, (int, float)) or not 0.0 < period < math.inf
+        ):
             raise ValueError(f"period is {period!r}, expected a positive number of seconds or None")
         self.period, self.late = period, 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fastwm-plan")
         self._ahead: _Ahead | None = None
-        self._closed = False
+        self._closed, self._process = False, os.getpid()
 
     def close(self) -> None:
         """Wait for the plan being made, and end the thread. `act` raises RuntimeError from then on."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
         self._thread.shutdown()
 
     def __enter__(self) -> AsyncAgent:
@@ -71,43 +78,54 @@ class AsyncAgent(Agent):
 
     def _reset(self, environments: Sequence[int] | Tensor | np.ndarray | None) -> Tensor | None:
         fresh = super()._reset(environments)
+        if self._ahead is None:
+            return fresh
         if fresh is None:
+            self._ahead.future.cancel()
             self._ahead = None
-        elif self._ahead is not None:
+        else:
             self._ahead.valid = self._ahead.valid & ~fresh
         return fresh
 
     def _act(self, obs: Tensor | np.ndarray, goal: GivenGoal | Goal | None, clock: Clock) -> Any:
         if self._closed:
             raise RuntimeError("the agent was closed")
+        if self._process != os.getpid():
+            raise RuntimeError("the agent was made before a fork, and its thread is in the other process")
         action = super()._act(obs, goal, clock)
         memory, target = self._memory, self._now
         assert memory is not None
-        left = None if self.period is None else self.period - clock.elapsed
-        future = self._thread.submit(self._plan_ahead, memory, target, left)
+        time = Clock(None if self.period is None else self.period - clock.elapsed)
+        future = self._thread.submit(self._plan_ahead, memory, target, time)
         self._ahead = _Ahead(future, target, torch.ones(len(memory.frames), dtype=torch.bool))
         return action
 
     def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Memory, Plan | None]:
         """See Agent: the plans made ahead, and new ones where there is none."""
         found, ahead = self.plan, self._ahead
-        self._ahead, self._now = None, target
+        self._ahead, self._now = (
+            None,
+            target.copy(),
+        )  # the caller may write to its arrays while the next plan is made
         if ahead is not None and ahead.goal.equals(target):
-            try:
-                left = clock.left
-                made, found = ahead.future.result(None if left is None else max(0.0, left))
-            except StillPlanning:
+            left = clock.left
+            wait([ahead.future], None if left is None else max(0.0, left))
+            if ahead.future.done():
+                made, found = ahead.future.result()
+            else:
                 self.late += 1
                 made = self._continued(memory)
             memory = _take(ahead.valid, made, memory)
+        if ahead is not None:
+            ahead.future.cancel()  # one that has not begun is of no use any more
         if (memory.executed == self.replan_every).any():
             memory, found = super()._replan(memory, target, clock)
         return memory, found
 
     @torch.no_grad()
-    def _plan_ahead(self, memory: Memory, target: Goal, seconds: float | None) -> tuple[Memory, Plan | None]:
+    def _plan_ahead(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Memory, Plan | None]:
         """Plans for when the block last returned will have been executed."""
-        clock, last = Clock(seconds), memory.latents.shape[1]
+        last = memory.latents.shape[1]
         predicted = torch.empty_like(memory.latents[:, -1])
         for K in memory.frames.unique().tolist():
             group = (memory.frames == K).nonzero()[:, 0]

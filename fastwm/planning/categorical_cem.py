@@ -43,7 +43,6 @@ class CategoricalCEM(Sampling):
     iterations: int = 30
     categories: int | Sequence[int] = dataclasses.field(kw_only=True)
     smoothing: float = dataclasses.field(default=0.01, kw_only=True)
-    momentum: float = dataclasses.field(default=0.0, kw_only=True)
     spread: float = dataclasses.field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -56,7 +55,7 @@ class CategoricalCEM(Sampling):
                 f"categories is {self.categories!r}, expected a positive integer or several: one for each variable"
             )
         object.__setattr__(self, "categories", given)
-        self._ranges(momentum=1.0, smoothing=math.inf)
+        self._ranges(smoothing=math.inf)
         if (
             isinstance(self.spread, bool)
             or not isinstance(self.spread, (int, float))

@@ -18,19 +18,17 @@ class CEM(Sampling):
     """New mean and std = those of the elites (std unbiased, 0 for one elite).
 
     samples: S, candidates per iteration. elites: how many of lowest cost refit the distribution.
-    momentum: new = momentum * old + (1 - momentum) * elites'. The other options are those of `Sampling`.
+    The other options are those of `Sampling`.
     """
 
     samples: int = 300
     elites: int = 30
     iterations: int = 30
-    momentum: float = dataclasses.field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         self._integers("samples", "elites")
         if self.elites > self.samples:
             raise ValueError(f"elites is {self.elites}, expected at most samples = {self.samples}")
-        self._ranges(momentum=1.0)
         super().__post_init__()
         if self.keep > self.elites:
             raise ValueError(f"keep is {self.keep}, expected at most elites = {self.elites}")

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+YEAR = 365.0 * 24 * 3600  # seconds; clocks count nanoseconds in 64 bits, and no robot waits so long
+
 
 class Clock:
     """Starts when made. deadline: seconds from then, or None; one that is not positive has passed.
+
+    One of a year or more is none.
 
     Raises ValueError unless the deadline is a finite number.
     """
@@ -23,7 +27,7 @@ class Clock:
             or not math.isfinite(deadline)
         ):
             raise ValueError(f"deadline is {deadline!r}, expected a finite number of seconds or None")
-        self._deadline = math.inf if deadline is None else float(deadline)
+        self._deadline = math.inf if deadline is None or deadline >= YEAR else float(deadline)
         self.cut_short = False
         self.times: list[float] = []  # of each iteration, seconds
 

@@ -39,9 +39,10 @@ def make_draws(
         raise TypeError(f"environments holds {streams.dtype}, expected integers")
     if streams.shape != (B,):
         raise ValueError(f"environments has shape {tuple(streams.shape)}, expected ({B},)")
+    streams = streams.to(torch.int64)
     if streams.min() < 0 or streams.max() >= 2**32:
         raise ValueError(f"environments is {streams.tolist()}, expected integers from 0 to 2^32-1")
-    return Draws(seed, streams.to(torch.int64), None if noise is None else numbers("noise", noise, shape))
+    return Draws(seed, streams, None if noise is None else numbers("noise", noise, shape))
 
 
 def seed_from(generator: int | torch.Generator) -> int:

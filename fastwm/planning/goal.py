@@ -20,7 +20,7 @@ GivenGoal = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Goal:
-    """One goal or several, G, of each of B environments; what is not given is None.
+    """One goal or several, G, of each of B environments, as `Planner.goal` makes it; what is not given is None.
 
     latents [B, G, E]; state [B, G, P], numbers that a probe reads from latents; reached int64 [B], how many of the first
     goals are behind an environment that has to reach all in order.
@@ -43,6 +43,10 @@ class Goal:
             for mine, theirs in pairs
         )
 
+    def copy(self) -> Goal:
+        """The same numbers, in memory of its own."""
+        return Goal(*(None if x is None else x.clone() for x in (self.latents, self.state, self.reached)))
+
     def select(self, environments: Tensor) -> Goal:
         """The goals of the environments int64 [b], in their order."""
         return Goal(
@@ -60,8 +64,7 @@ def make_goal(engine: Dynamics, goal: GivenGoal | Goal | None, B: int) -> Goal:
     if goal is None:
         return Goal()
     if isinstance(goal, Goal):
-        _check(goal, engine.embed_dim, B)
-        return goal
+        return _checked(goal, engine.embed_dim, B)
     if not isinstance(goal, Mapping):
         if not isinstance(goal, (Tensor, np.ndarray)):
             raise TypeError(
@@ -87,17 +90,21 @@ def make_goal(engine: Dynamics, goal: GivenGoal | Goal | None, B: int) -> Goal:
     return Goal(*(None if x is None else _for_each(name, x, B) for x in (latents, state)))
 
 
-def _check(goal: Goal, E: int, B: int) -> None:
-    """Raise TypeError or ValueError unless the goal is one of B environments."""
+def _checked(goal: Goal, E: int, B: int) -> Goal:
+    """The goal with numbers in float32. Raises TypeError or ValueError unless it is one of B environments."""
     given = {"latents": goal.latents, "state": goal.state, "reached": goal.reached}
+    for name, x in given.items():
+        if x is not None and not isinstance(x, Tensor):
+            raise TypeError(f"goal.{name} is {type(x).__name__}, expected a tensor")
     sizes = {len(x) for x in given.values() if x is not None and x.dim()}
     if sizes - {B}:
         raise ValueError(f"goal holds {sorted(sizes)} environments, expected {B}")
-    G = 0
+    G, found = 0, {}
     for name, size in (("latents", E), ("state", None)):
         x = given[name]
         if x is not None:
-            G = max(G, numbers(f"goal.{name}", x, (B, None, size)).shape[1])
+            found[name] = numbers(f"goal.{name}", x, (B, None, size))
+            G = max(G, found[name].shape[1])
             if 0 in x.shape:
                 raise ValueError(f"goal.{name} has shape {tuple(x.shape)}, expected at least one goal")
     reached = goal.reached
@@ -108,6 +115,7 @@ def _check(goal: Goal, E: int, B: int) -> None:
             )
         if not ((reached >= 0) & (reached <= G)).all():
             raise ValueError(f"goal.reached is {reached.tolist()}, expected numbers from 0 to {G}, the goals")
+    return dataclasses.replace(goal, **found)
 
 
 def _several(name: str, value: Tensor | np.ndarray, size: int | None) -> Tensor:
@@ -120,6 +128,7 @@ def _several(name: str, value: Tensor | np.ndarray, size: int | None) -> Tensor:
 def _for_each(name: str, goals: Tensor, B: int) -> Tensor:
     if len(goals) not in (1, B) or 0 in goals.shape:
         raise ValueError(
-            f"{name.split('[')[0]} holds {len(goals)} goals, expected 1 or {B}, one for each environment"
+            f"{name.split('[')[0]} holds {len(goals)} goals, expected {'1' if B == 1 else f'1 or {B}'}, one for each "
+            "environment (several of each are [B, G, ...])"
         )
     return goals.expand(B, *goals.shape[1:])

@@ -41,7 +41,7 @@ class GradientDescent(Sampling):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._unused("min_std", "max_std", "keep", "decay")
+        self._unused("min_std", "max_std", "keep", "decay", "momentum")
         for name in ("learning_rate", "trust_region"):
             value = getattr(self, name)
             if value is None and name == "trust_region":

@@ -1,8 +1,9 @@
 """The improved cross-entropy method: noise that is correlated over the horizon, elites that are tried again, fewer and fewer
 candidates.
 
-Pinneri et al., "Sample-efficient cross-entropy method for real-time planning", arXiv:2008.06389. Of the paper's options, elites
-are kept within a plan alone: to try them again in the next plan, shift them and give them as its `proposals`.
+Pinneri et al., "Sample-efficient cross-entropy method for real-time planning", arXiv:2008.06389. Elites are tried again in
+the next iteration and, shifted by the blocks executed, in the next plan that is given this one as its `warm_start`, as an
+`Agent` does.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from fastwm.ops._check import readable
+from fastwm.ops._check import from_array, readable
 
 Observation = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
 
@@ -49,7 +48,7 @@ def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
     """`value` as finite float32 of `shape`, where None is any size. Raises TypeError or ValueError naming the
     argument."""
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = from_array(name, value)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} is {kind}, expected a tensor or array of floating-point numbers")

@@ -39,6 +39,8 @@ class MPPI(Sampling):
             self._integers("elites")
             if self.elites > self.samples:
                 raise ValueError(f"elites is {self.elites}, expected at most samples = {self.samples}")
+            if self.keep > self.elites:
+                raise ValueError(f"keep is {self.keep}, expected at most elites = {self.elites}")
 
     def update(
         self,
@@ -62,11 +64,16 @@ class MPPI(Sampling):
         # The cheapest comes first: its weight is 1, and no exponential overflows.
         weights = torch.where(finite, (-(costs - costs[:, :1]) / scale).exp(), 0.0)
         weights = (weights / weights.sum(1, keepdim=True))[:, :, None, None]
-        mean = (weights * chosen).sum(1).float()
+        some = finite.any(1)[:, None, None]  # where nothing has a weight, all stays as it was
+        middle = torch.where(some, (weights * chosen).sum(1).float(), mean)
         if self.refit_std:
-            variance = (weights * (chosen - mean[:, None]).double().square()).sum(1)
-            std = variance.sqrt().float().clamp(self.min_std, self.max_std)
-        return found._replace(mean=mean, std=std)
+            variance = (weights * (chosen - middle[:, None]).double().square()).sum(1)
+            spread = torch.where(some, variance.sqrt().float(), std)
+            std = self._carried(std, spread).clamp(self.min_std, self.max_std)
+        return found._replace(mean=self._carried(self.clip(mean), middle), std=std)
+
+    def _carried(self, old: Tensor, new: Tensor) -> Tensor:
+        return self.momentum * old + (1 - self.momentum) * new if self.momentum else new
 
 
 def _deviation(costs: Tensor, finite: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ def autoregressive(T: int, correlation: float) -> Tensor:
 def power_law(T: int, exponent: float) -> Tensor:
     """Factor [T, T] of noise of period T and unit variance whose power at frequency f is f^-exponent: 0 white, 1 pink, 2 red.
 
+    Raises ValueError for an exponent that leaves too little noise at some frequency for float64 to tell from none.
     Frequency 0 has the power of the lowest other one. As of iCEM (Pinneri et al., arXiv:2008.06389).
     """
     frequency = torch.fft.fftfreq(T, dtype=torch.float64).abs()
@@ -32,8 +33,14 @@ def held(factor: Tensor, steps: int, count: int) -> Tensor:
     """Factor [count, count] of noise whose draws, of `factor`, are each held for as many steps."""
     draw = torch.arange(count) // steps
     columns = (torch.arange(len(factor)) * steps)[None].expand(count, -1)
-    return torch.zeros(count, count).scatter(1, columns, factor[draw])
+    return factor.new_zeros(count, count).scatter(1, columns, factor[draw])
 
 
 def _factor(covariance: Tensor) -> Tensor:
-    return torch.linalg.cholesky(covariance).float()
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:
+        raise ValueError(
+            f"the noise of {len(covariance)} draws is correlated too much for float64, expected a smaller noise_exponent or "
+            "correlation"
+        )
+    return factor.float()

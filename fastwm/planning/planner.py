@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 import threading
@@ -15,14 +14,15 @@ from torch import Tensor, nn
 
 from fastwm.engine.ensemble import Ensemble
 from fastwm.planning.arrays import Arrays
-from fastwm.planning.cem import CEM
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
 from fastwm.planning.draws import Draws, make_draws, seed_from
 from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import GivenGoal, Goal, make_goal
 from fastwm.planning.inputs import Dynamics, Observation, numbers, observe
+from fastwm.planning.plan import Plan
 from fastwm.planning.policy import Policy, continued, propose
+from fastwm.planning.recommended import SEARCH_OPTIONS, recommended_search
 from fastwm.planning.sampling import Sampling, best
 from fastwm.planning.search import Iteration, search
 from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, first_mean, first_std
@@ -30,38 +30,10 @@ from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, firs
 Fallback = Literal["warm_start", "policy", "zero"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a search found. Actions are in environment units.
-
-    stats: "end", how the search ended: "complete", "converged", "deadline" (the next iteration would not have ended in time),
-    "cut" (an iteration was cut short; its candidates count, its refit does not) or "fallback" (not one iteration fitted);
-    "non_finite" int64 [B], candidates of non-finite cost over all iterations; "iteration_p50", "iteration_p99", seconds;
-    "seed", which repeats the search as `generator=`; "best_cost" float32 [B], of the best candidate seen; "violation" float32
-    [B] of the actions, where the cost has constraints.
-    """
-
-    actions: Tensor  # [B, T, A]
-    cost: Tensor  # [B] mean cost of the last iteration's elites; infinite after a fallback
-    mean: Tensor  # [B, T, A] of the final distribution
-    std: Tensor  # [B, T, A]
-    iterations: int  # that ran
-    elapsed: float  # seconds, encoding included
-    deadline_hit: bool  # the deadline ended the search early, or passed
-    stats: dict[str, Any]
-    kept: Tensor | None = (
-        None  # [B, n, T, A] the last iteration's best candidates, of a search that keeps some
-    )
-
-    def rest(self, executed: int) -> WarmStart:
-        """What is left of the plan once `executed` of its blocks have been: the warm start of the next plan."""
-        kept = None if self.kept is None else self.kept[:, :, executed:]
-        return WarmStart(self.actions[:, executed:], self.std[:, executed:], kept)
-
-
 class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
+    engine: of `fastwm.compile`, an `Ensemble`, or a `FunctionDynamics`. optimizer: the search, `CEM` for instance.
     cost: what to make small, a `Cost` or a function (latents [B, S, T, E], actions [B, S, T, A]) -> cost [B, S]; by default
     the distance from the last latent to the goal's. Where it has constraints, the plan is the cheaper of the final mean and
     the best candidate seen. An Ensemble needs a `Risk`: what its members' costs become is to be said.
@@ -122,37 +94,19 @@ class Planner:
         low: float | Sequence[float] | None = None,
         high: float | Sequence[float] | None = None,
         horizon: int = 16,
-        samples: int = 128,
-        elites: int = 8,
-        iterations: int = 2,
-        std: float = 1.5,
-        min_std: float | None = None,
-        noise_exponent: float = 2.0,
         cost: Cost | Callable[[Tensor, Tensor], Tensor] | None = None,
         **options: Any,
     ) -> Planner:
-        """What reaches goals with few candidates: noise that lasts, a long horizon, the distance at the path's closest point.
+        """What reaches goals with few candidates: `recommended_search`, a long horizon, the closest point of the path.
 
         low, high: bounds of an environment step's action; give them where there are some, as a model is wrong outside of
-        what it was trained on. min_std: by default 0.15 of the training actions' std. cost: by default
-        GoalDistance(reduce="min"). The others are those of `CEM` and `Planner`.
-        Red noise over the environment steps, those inside action blocks included, moves an agent where independent noise
-        leaves it in its place; the last step's distance puts arriving off for ever where the horizon recedes; many iterations
-        find what the model is wrong about.
+        what it was trained on. cost: by default GoalDistance(reduce="min"), as the last step's distance puts arriving off
+        for ever where the horizon recedes. options: any other of `CEM`, such as samples=64, and of the planner.
         """
-        search = CEM(
-            samples,
-            elites,
-            iterations,
-            std=std,
-            min_std=0.15 * float(engine.action_std.mean()) if min_std is None else min_std,
-            low=low,
-            high=high,
-            steps=engine.action_block,
-            noise_exponent=noise_exponent,
-        )
+        changes = {name: options.pop(name) for name in SEARCH_OPTIONS & options.keys()}
+        method = recommended_search(engine, low=low, high=high, **changes)
         return cls(
-            engine, search, horizon, cost=GoalDistance(reduce="min") if cost is None else cost, **options
+            engine, method, horizon, cost=GoalDistance(reduce="min") if cost is None else cost, **options
         )
 
     @classmethod
@@ -186,6 +140,9 @@ class Planner:
             action_std=action_std,
         )
         return cls(dynamics, optimizer, horizon, cost=dynamics.cost(cost), **options)
+
+    def __repr__(self) -> str:
+        return f"Planner({self.engine}, {self.optimizer}, horizon={self.horizon}, cost={self.cost})"
 
     @property
     def model(self) -> Dynamics:
@@ -239,6 +196,10 @@ class Planner:
         if an iteration finds no candidate of finite cost for an environment.
         """
         clock, engine = Clock(deadline), self.engine
+        if self.optimizer.gradients and torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                f"{type(self.optimizer).__name__} needs gradients, which inference mode forbids"
+            )
         context, past_actions = observe(engine, obs)  # [B, K, E], [B, K-1, A]
         B, K, _ = context.shape
         target, cost = self.goal(goal, B), self.cost.begin(B)
@@ -283,7 +244,9 @@ class Planner:
         seen = self.optimizer.return_best or not record.iterations
         actions, stats = record.best_actions if seen else self.optimizer.clip(state.mean), {}
         if cost.constrained:
-            either = torch.stack([state.mean, record.best_actions], dim=1)  # [B, 2, T, A]
+            either = torch.stack(
+                [self.optimizer.clip(state.mean), record.best_actions], dim=1
+            )  # [B, 2, T, A]
             either = either if record.iterations else either[:, 1:]
             latents = engine.rollout(context, either, past_actions, keep=cost.keep)
             actions, stats["violation"] = _cheapest(self.cost, latents, either, target)
@@ -333,9 +296,14 @@ class Planner:
         return self.optimizer.clip(mean)
 
     def _remember(self, clock: Clock, B: int, K: int) -> None:
-        """What an iteration takes; an expectation that let none run shrinks, so that it is tried again."""
-        known = self._pace.get((B, K), 0.0)
-        self._pace[B, K] = float(np.median(clock.times)) if clock.times else 0.9 * known
+        """What an iteration may take: the longest of late, but no more than half as much again as is usual.
+
+        One that the operating system held up says nothing of the next, and an expectation that lets none run has to shrink.
+        """
+        known = 0.9 * self._pace.get((B, K), 0.0)
+        if clock.times:
+            known = min(max(known, *clock.times), 1.5 * float(np.median(clock.times)))
+        self._pace[B, K] = known
 
     def _draws(
         self,

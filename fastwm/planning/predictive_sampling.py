@@ -23,6 +23,10 @@ class PredictiveSampling(Sampling):
     samples: int = 100
     iterations: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._unused("momentum", "keep")  # the best one is the mean
+
     def update(
         self,
         state: State,

@@ -20,6 +20,10 @@ class RandomShooting(Sampling):
     iterations: int = 1
     return_best: bool = dataclasses.field(default=True, kw_only=True)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._unused("momentum", "keep")
+
     def update(
         self,
         state: State,

@@ -39,6 +39,7 @@ class Sampling:
     horizon, share one draw; hold = steps repeats an action over its block.
     correlation: of the noise from one draw to the next, 0 .. 1; or noise_exponent: of its power over frequency, 0 is white,
     2 red (fastwm/planning/noise.py). Not both.
+    momentum: the next mean and std = momentum * the last ones + (1 - momentum) * what the candidates say, 0 .. 1.
     keep: of the best candidates of an iteration, how many the next one tries again.
     decay: the number of candidates is divided by it after every iteration, 1 keeps it.
     tolerance: an environment's search has converged, and stays as it is, once every std is at most this share of the first
@@ -61,6 +62,7 @@ class Sampling:
     hold: int = 1
     correlation: float = 0.0
     noise_exponent: float = 0.0
+    momentum: float = 0.0
     keep: int = 0
     decay: float = 1.0
     tolerance: float = 0.0
@@ -70,7 +72,14 @@ class Sampling:
     def __post_init__(self) -> None:
         self._integers("samples", "iterations", "steps", "hold")
         self._integers("keep", least=0)
-        self._ranges(std=math.inf, min_std=math.inf, correlation=1.0, noise_exponent=math.inf, tolerance=1.0)
+        self._ranges(
+            std=math.inf,
+            min_std=math.inf,
+            correlation=1.0,
+            noise_exponent=math.inf,
+            tolerance=1.0,
+            momentum=1.0,
+        )
         for name in ("low", "high"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if self.low is not None and self.high is not None and not _in_order(self.low, self.high):
@@ -120,7 +129,7 @@ class Sampling:
     def start(self, mean: Tensor, std: Tensor) -> State:
         """The state before the first iteration, of mean and std [B, T, A]."""
         none = torch.zeros(len(mean), dtype=torch.int64)
-        return State(mean, std, none[:, None][:, :0], torch.full((len(mean),), math.inf), none)
+        return State(mean, std, none[:, None][:, :0], mean.new_full((len(mean),), math.inf), none)
 
     def sample(
         self,
@@ -240,7 +249,7 @@ class Sampling:
         elif self.noise_exponent:
             factor = noise.power_law(draws, self.noise_exponent)
         elif self.hold > 1:
-            factor = torch.eye(draws)
+            factor = torch.eye(draws, dtype=torch.float32)
         else:
             return None
         return factor if self.hold == 1 else noise.held(factor, self.hold, count)

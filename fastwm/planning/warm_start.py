@@ -11,7 +11,7 @@ from torch import Tensor
 from fastwm.planning.inputs import Dynamics, numbers
 
 if TYPE_CHECKING:
-    from fastwm.planning.planner import Plan
+    from fastwm.planning.plan import Plan
 
 
 class WarmStart(NamedTuple):
