@@ -94,7 +94,8 @@ def evaluate(
                 os.fsync(file.fileno())
             print(
                 f"{group.tasks.name}, {n} at once, group {group.number}, {way}: {sum(line['success'])}/{n} "
-                f"in {line['wall']:.2f} s, solver {line['solver']:.2f} s"
+                f"in {line['wall']:.2f} s, solver {line['solver']:.2f} s",
+                flush=True,
             )
     for world in worlds.values():
         world.close()
@@ -133,12 +134,12 @@ def _run(
     made, solved = policy(way, model, scaler, settings, settings.seed + 1000 * group.number)
     began = time.perf_counter()
     world.set_policy(made)
-    ready = time.perf_counter()
     if way in (DROP_IN, OFTEN) and made.solver.engine is None:
         raise RuntimeError("the model did not compile for the drop-in solver: see its warning")
+    ready, others = time.perf_counter(), _others()
     with contextlib.redirect_stdout(io.StringIO()):  # their solver prints
         result = world.evaluate(**arguments(dataset, group.episodes, group.tasks))
-    ended = time.perf_counter()
+    ended, others = time.perf_counter(), _others() - others
     return {
         "tasks": group.tasks.name,
         "environments": group.environments,
@@ -151,8 +152,16 @@ def _run(
         "plans": solved.plans,
         "configure": ready - began,
         "first": None if solved.first is None else solved.first.tolist(),
-        "load": round(os.getloadavg()[0], 2),
+        "others": others,
     }
+
+
+def _others() -> float:
+    """Seconds that the machine's processors have worked for other processes than this one, since its start."""
+    processors, *_ = Path("/proc/stat").read_text().splitlines()
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, processors.split()[1:9])
+    own = os.times()
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK") - own.user - own.system
 
 
 def _key(line: dict) -> tuple[str, int, int, str]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.machine import doubts
 from fastwm.evaluation import wilson_interval
 
 from .ways import DROP_IN, OFTEN, OURS, RANDOM, RECOMMENDED, THEIRS, WAYS
 
 PARITY = 1e-4  # in the model's units of action; above, no speed is shown
+BUSY = 0.2  # cores that other processes may take
 NAMES = {
     THEIRS: "stable-worldmodel's `CEMSolver`",
     DROP_IN: "fastwm's `CEMSolver`, one line changed",
@@ -25,8 +25,8 @@ def results(lines: Sequence[dict]) -> list[dict]:
     """One entry for each kind of tasks, number of environments and way; only of groups that every way has done.
 
     difference: greatest, between a number of the first plan of a group and of stable-worldmodel's. outcomes: episodes that
-    end as stable-worldmodel's do. faster: stable-worldmodel's seconds in the solver, and on the wall, by this way's; None where
-    the drop-in's first plans differ by more than PARITY.
+    end as stable-worldmodel's do. others: cores that other processes took meanwhile. faster: stable-worldmodel's seconds in the
+    solver, and on the wall, by this way's; None where the drop-in's first plans differ by more than PARITY.
     """
     found = []
     for tasks, n in sorted({(line["tasks"], line["environments"]) for line in lines}):
@@ -74,7 +74,7 @@ def _entries(chosen: dict[str, list[dict]], parity: float | None) -> list[dict]:
             "plan": seconds["solver"] / plans if plans else None,
             "difference": parity if way == DROP_IN else None,
             "outcomes": sum(one == other for one, other in zip(success, reference, strict=True)),
-            "load": max(line["load"] for line in lines),
+            "others": sum(line["others"] for line in lines) / seconds["wall"],
             "faster": None,
         }
         if way in OURS and parity is not None and parity <= PARITY:
@@ -86,12 +86,18 @@ def _entries(chosen: dict[str, list[dict]], parity: float | None) -> list[dict]:
     return entries
 
 
+def doubts(entries: Sequence[dict]) -> list[str]:
+    """Why the times are not to be trusted; none on a quiet machine."""
+    most = max((entry["others"] for entry in entries), default=0.0)
+    return [f"other processes took {most:.1f} cores: times are not to be trusted"] if most > BUSY else []
+
+
 def table(entries: Sequence[dict], machine: dict) -> str:
     """Markdown: a table for each kind of tasks, and what it means."""
     parts = [
         f"{machine['processor']}, {machine['isa']}, {machine['cores']} cores, fastwm {machine['fastwm']} "
         f"({machine['commit']}), torch {machine['torch']}, stable-worldmodel {machine['peers'].get('stable-worldmodel', '?')}",
-        *[doubt[0].upper() + doubt[1:] + "." for doubt in doubts(machine)],
+        *[f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(entries)],
     ]
     columns = (
         "environments",

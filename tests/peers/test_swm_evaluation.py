@@ -200,6 +200,9 @@ def test_results_are_of_what_every_way_did_and_no_speed_is_shown_without_parity(
     assert entries[len(WAYS) + 1]["faster"]["solver"] == reference[2, THEIRS] / reference[2, DROP_IN]
     assert entries[0]["episodes"] == 2
     assert "×" in table(entries, machine)
+    quiet = [entry | {"others": 0.0} for entry in entries]
+    assert "not to be trusted" not in table(quiet, machine)
+    assert "took 1.5 cores" in table([*quiet, quiet[0] | {"others": 1.5}], machine)
     fewer = results([line for line in found if (line["group"], line["way"]) != (1, RANDOM)])
     assert fewer[0]["episodes"] == 1
 
