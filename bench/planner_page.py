@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,7 @@ def better(line: dict, reference: dict) -> bool:
     return line["low"] >= reference["value"]
 
 
-def cheapest(lines: Sequence[dict], reference: dict, passes) -> dict | None:
+def cheapest(lines: Sequence[dict], reference: dict, passes: Callable[[dict, dict], bool]) -> dict | None:
     """The line of the reference's task with the fastest plans that `passes(line, reference)`; None if none but itself."""
     found = [
         line
@@ -231,7 +231,7 @@ def draw(content: dict, path: str | os.PathLike[str]) -> None:
         marks += _panel(left, top, task, measured(lines, task))
     foot = TOP + (len(tasks) + 1) // 2 * ROW - 28
     shown = [method for method in STYLES if any(line["method"] == method for line in lines)]
-    for i, method in enumerate([*shown, "the baseline's search (large: CEM 300 × 30)"]):
+    for i, method in enumerate([*shown, "the baseline (large)"]):
         hue, dashes, shape = STYLES.get(method, PLAIN)
         x, y = LEFT - 20 + i % 4 * 200, foot + i // 4 * 24
         marks.append(f'<path class="line {hue}{dashes}" d="M{x} {y}h26"/>')
@@ -245,7 +245,7 @@ def _panel(left: float, top: float, task: str, lines: Sequence[dict]) -> list[st
     percent = lines[0]["measure"] == "success"
     scale = 100.0 if percent else 1.0
     times = [plan_time(line) for line in lines]
-    ends = (0.0, 105.0)
+    ends = (0.0, 100.0)
     if not percent:
         low, high = min(line["value"] for line in lines), max(line["value"] for line in lines)
         room = 0.15 * (high - low) or 1.0
