@@ -276,3 +276,13 @@ def test_an_engine_says_why_it_cannot_be_sent() -> None:
     for send in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="an Engine cannot be pickled or copied"):
             send(engine)
+
+
+def test_a_model_may_be_told_its_action_block() -> None:
+    model = random_model()
+    A = model.config.action_dim
+    assert fastwm.compile(model, dtype="float32").action_block == model.config.action_block
+    assert fastwm.compile(model, dtype="float32", action_block=A).action_block == A
+    for wrong in (0, A + 1, 1.0, True):
+        with pytest.raises(ValueError, match="action_block is"):
+            fastwm.compile(model, dtype="float32", action_block=wrong)

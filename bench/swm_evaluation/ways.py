@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from stable_worldmodel.policy import PlanConfig, RandomPolicy, WorldModelPolicy
 from stable_worldmodel.solver import CEMSolver
 from torch import Tensor
 
-import fastwm
 from fastwm.integrations import stable_worldmodel as integration
 
 from .model import TRANSFORM
@@ -28,54 +27,6 @@ THEIRS, DROP_IN, OFTEN, RECOMMENDED, RANDOM = (
 )
 OURS = (DROP_IN, OFTEN, RECOMMENDED)
 WAYS = (THEIRS, *OURS, RANDOM)
-
-
-class RecommendedSolver:
-    """`fastwm.Planner.recommended` in the place of one of their solvers; satisfies their `Solver` protocol.
-
-    low, high: bounds [2] of an environment step's action as the model takes it.
-    """
-
-    def __init__(self, model: Any, *, low: list[float], high: list[float], seed: int, threads: int) -> None:
-        self.model, self.low, self.high, self.seed, self.threads = model, low, high, seed, threads
-
-    def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:
-        """The environments' actions [n_envs, 2], their number, and a PlanConfig, whose horizon is the planner's."""
-        engine = fastwm.compile(self.model, dtype="float32", threads=self.threads)
-        engine.action_block = config.action_block  # a LeWM does not say it
-        self._n_envs, self._planner = (
-            n_envs,
-            fastwm.Planner.recommended(
-                engine, low=self.low, high=self.high, horizon=config.horizon, seed=self.seed
-            ),
-        )
-
-    @property
-    def n_envs(self) -> int:
-        """Environments that were configured; `solve` takes any number."""
-        return self._n_envs
-
-    @property
-    def action_dim(self) -> int:
-        """Numbers in an action block."""
-        return self._planner.engine.action_dim
-
-    @property
-    def horizon(self) -> int:
-        """Action blocks to plan."""
-        return self._planner.horizon
-
-    def __call__(self, info_dict: Mapping[str, Any], init_action: Tensor | None = None) -> dict:
-        return self.solve(info_dict, init_action)
-
-    def solve(self, info_dict: Mapping[str, Any], init_action: Tensor | None = None) -> dict:
-        """The plan "actions" [n, horizon, action_dim]."""
-        plan = self._planner.plan(
-            {"pixels": info_dict["pixels"]},
-            info_dict["goal"][:, -1],
-            warm_start=init_action,
-        )
-        return {"actions": plan.actions}
 
 
 @dataclass
@@ -114,7 +65,9 @@ def policy(way: str, model: Any, scaler: ZScoreScaler, settings: Settings, seed:
     config = PlanConfig(horizon=settings.horizon, receding_horizon=receding, action_block=BLOCK)
     if way == RECOMMENDED:
         low, high = (scaler.transform(np.full(2, bound, np.float32)).ravel().tolist() for bound in (-1, 1))
-        solver: Any = RecommendedSolver(model, low=low, high=high, seed=seed, threads=settings.threads)
+        solver: Any = integration.RecommendedSolver(
+            model, low=low, high=high, seed=seed, dtype="float32", threads=settings.threads
+        )
         config = PlanConfig(horizon=16, receding_horizon=1, action_block=BLOCK)
     else:
         make: Callable[..., Any] = (

@@ -29,6 +29,7 @@ def compile(
     dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto",
     threads: int | None = None,
     calibration: Tensor | None = None,
+    action_block: int | None = None,
 ) -> Engine:
     """Compile a world model for planning on this machine. The weights are copied: later changes to `model` do not count.
 
@@ -39,6 +40,8 @@ def compile(
     threads: of the engine's own pool; None for every processor that this process may use.
     calibration: float32 latents [N, K, E] of real contexts, as `Engine.encode` makes them, for "auto" to judge dtypes on.
         None takes those that training kept with the model, else standard normal ones, as SIGReg trains latents to be.
+    action_block: environment steps in one of the model's action blocks (frame skip), for a model that does not say; searches
+        draw noise over the steps inside.
 
     Raises ValueError for a model that cannot be represented, and for a backend or dtype asked for by name that cannot run;
     TypeError or ValueError for a calibration that does not fit the model.
@@ -52,18 +55,34 @@ def compile(
     threads = backends.check_threads(threads)
     chosen = backends.backend(backend)
     with torch.device("cpu"), backends.own_precision():  # whatever the caller's defaults are
-        return _compile(model, chosen, backend, dtype, threads, calibration)
+        imported = model if isinstance(model, Imported) else import_model(model)
+        if action_block is not None:
+            imported = dataclasses.replace(imported, action_block=_check_block(action_block, imported))
+        return _compile(imported, chosen, backend, dtype, threads, calibration)
+
+
+def _check_block(action_block: int, imported: Imported) -> int:
+    A = imported.spec.action_dim
+    if (
+        isinstance(action_block, bool)
+        or not isinstance(action_block, int)
+        or action_block < 1
+        or A % action_block
+    ):
+        raise ValueError(
+            f"action_block is {action_block!r}, expected a divisor of {A}, the numbers in an action block"
+        )
+    return action_block
 
 
 def _compile(
-    model: nn.Module | Imported,
+    imported: Imported,
     chosen: str,
     backend: str,
     dtype: str,
     threads: int,
     calibration: Tensor | None,
 ) -> Engine:
-    imported = model if isinstance(model, Imported) else import_model(model)
     if calibration is not None:
         check_contexts(
             "calibration", calibration, window=imported.spec.window, embed_dim=imported.spec.embed_dim

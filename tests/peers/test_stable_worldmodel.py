@@ -21,6 +21,7 @@ from stable_worldmodel.policy import PlanConfig
 from swm import MAIN, OPTIONS, callbacks, cost_of, info_of, keyword, one_by_one, ready, solvers, space
 from torch import Tensor, nn
 
+import fastwm
 from fastwm.integrations import stable_worldmodel as ours
 
 pytestmark = pytest.mark.peers
@@ -574,3 +575,33 @@ def test_accelerate_refuses_what_it_does_not_know(model: Any) -> None:
     ):
         with pytest.raises(TypeError, match="solver_or_policy is"):
             ours.accelerate(thing)
+
+
+# ---- the recommended search in a solver's place ---------------------------------------------------------------------------
+
+
+def test_the_recommended_search_is_the_planners(model: Any) -> None:
+    n, T = 3, 6
+    config = PlanConfig(horizon=T, receding_horizon=1, action_block=1)
+    solver = ours.RecommendedSolver(
+        **{keyword(): cost_of(model)}, low=-0.8, high=1.2, dtype="float32", threads=1
+    )
+    solver.configure(action_space=space("CEMSolver", n, A), n_envs=n, config=config)
+    info = info_of(n, A)
+    found = solver(info)
+    assert found["actions"].shape == (n, T, A) == (solver.n_envs, solver.horizon, solver.action_dim)
+    assert ((found["actions"] >= -0.8) & (found["actions"] <= 1.2)).all()
+    engine = fastwm.compile(model, dtype="float32", threads=1)
+    planner = fastwm.Planner.recommended(engine, low=-0.8, high=1.2, horizon=T, seed=1234)
+    expected = planner.plan({"pixels": info["pixels"]}, {"pixels": info["goal"]})
+    assert torch.equal(found["actions"], expected.actions)
+    rest = solver.solve(info, found["actions"][:, 1:])
+    again = planner.plan({"pixels": info["pixels"]}, {"pixels": info["goal"]}, warm_start=expected)
+    assert torch.equal(rest["actions"], again.actions)
+
+
+def test_the_recommended_search_needs_the_engine() -> None:
+    with pytest.raises(ValueError, match="the engine cannot plan with this cost"):
+        ours.RecommendedSolver(nn.Linear(2, 2))
+    with pytest.raises(TypeError, match="and not both"):
+        ours.RecommendedSolver()

@@ -8,5 +8,6 @@ from fastwm.integrations.stable_worldmodel.categorical_cem import CategoricalCEM
 from fastwm.integrations.stable_worldmodel.cem import CEMSolver
 from fastwm.integrations.stable_worldmodel.icem import ICEMSolver
 from fastwm.integrations.stable_worldmodel.mppi import MPPISolver
+from fastwm.integrations.stable_worldmodel.recommended import RecommendedSolver
 
-__all__ = ["CEMSolver", "CategoricalCEMSolver", "ICEMSolver", "MPPISolver", "accelerate"]
+__all__ = ["CEMSolver", "CategoricalCEMSolver", "ICEMSolver", "MPPISolver", "RecommendedSolver", "accelerate"]
