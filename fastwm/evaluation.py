@@ -71,7 +71,7 @@ class PlannerPolicy(Policy):
             generator=int(_generator(self._seed, _PLANNER, decision).integers(2**63)),
             environments=which,
         )
-        self._rest[which, :-1] = plan.mean[:, 1:]
+        self._rest[which, :-1] = plan.actions[:, 1:]
         self.plans.append((episodes, plan))
         return plan.actions[:, 0].numpy()
 
