@@ -160,7 +160,7 @@ def results(
                     torch.set_num_threads(1 if way.startswith("fastwm cpu") else threads)
                     count = share[way] * (turn + 1) // TURNS - share[way] * turn // TURNS
                     at_rate(plan, count, 1 / rate, timings[way], progress=bar.update)
-                common = {"model": name, "rate": rate, "threads": threads}
+                common = {"model": name, "rate": rate, "threads": threads, "search": _search()}
                 found = [
                     {**common, **line, **(summary(timings[line["way"]]) if line["passed"] else {})}
                     for line in lines
@@ -168,6 +168,12 @@ def results(
                 ]
                 yield done + found
         done = done + found
+
+
+def _search() -> str:
+    """The plan that is made, in words."""
+    search = Search()
+    return f"{search.samples} candidates × {search.iterations} iterations × {search.horizon} blocks"
 
 
 def _ways(model: WorldModel, threads: int) -> tuple[dict[str, Callable[[], object]], list[dict]]:
