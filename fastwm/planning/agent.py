@@ -15,6 +15,7 @@ from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
 from fastwm.planning.plan import Plan
 from fastwm.planning.planner import Planner
+from fastwm.planning.sampling import choose
 from fastwm.planning.warm_start import WarmStart
 
 
@@ -267,7 +268,7 @@ def _planned(memory: Memory, group: Tensor, found: Plan) -> Memory:
 def _where(fresh: Tensor, start: Memory, memory: Memory) -> Memory:
     """The memory with the environments `fresh` [B] at their start; what they saw is not read with no frames."""
     chosen = {
-        name: torch.where(fresh.view(-1, *[1] * (old.dim() - 1)), getattr(start, name), old)
+        name: choose(fresh, getattr(start, name), old)
         for name, old in vars(memory).items()
         if name not in ("kept", "goals")
     }

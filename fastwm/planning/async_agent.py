@@ -18,6 +18,7 @@ from fastwm.planning.clock import Clock
 from fastwm.planning.goal import GivenGoal, Goal
 from fastwm.planning.plan import Plan
 from fastwm.planning.planner import Planner
+from fastwm.planning.sampling import choose
 
 _OF_THE_PLAN = (
     "plan",
@@ -153,10 +154,5 @@ class AsyncAgent(Agent):
 
 def _take(which: Tensor, made: Memory, memory: Memory) -> Memory:
     """The memory with the plans of `made` for the environments `which` [B]."""
-    taken = {
-        name: torch.where(
-            which.view(-1, *[1] * (getattr(made, name).dim() - 1)), getattr(made, name), getattr(memory, name)
-        )
-        for name in _OF_THE_PLAN
-    }
+    taken = {name: choose(which, getattr(made, name), getattr(memory, name)) for name in _OF_THE_PLAN}
     return dataclasses.replace(memory, **taken, kept=memory.kept if made.kept is None else made.kept)

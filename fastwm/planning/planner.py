@@ -242,11 +242,10 @@ class Planner:
         self._remember(clock, B, K)
         record.refuse_hopeless()
         seen = self.optimizer.return_best or not record.iterations
-        actions, stats = record.best_actions if seen else self.optimizer.clip(state.mean), {}
+        final = self.optimizer.clip(state.mean)  # [B, T, A]
+        actions, stats = record.best_actions if seen else final, {}
         if cost.constrained:
-            either = torch.stack(
-                [self.optimizer.clip(state.mean), record.best_actions], dim=1
-            )  # [B, 2, T, A]
+            either = torch.stack([final, record.best_actions], dim=1)  # [B, 2, T, A]
             either = either if record.iterations else either[:, 1:]
             latents = engine.rollout(context, either, past_actions, keep=cost.keep)
             actions, stats["violation"] = _cheapest(self.cost, latents, either, target)

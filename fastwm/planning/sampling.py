@@ -255,6 +255,11 @@ class Sampling:
         return factor if self.hold == 1 else noise.held(factor, self.hold, count)
 
 
+def choose(environments: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """[B, ...]: of each environment in the mask bool [B] the new numbers, of the others the old."""
+    return torch.where(environments.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
 def best(actions: Tensor, chosen: Tensor) -> Tensor:
     """actions [B, S, T, A], chosen int64 [B, n] -> [B, n, T, A]"""
     return actions.gather(1, chosen[:, :, None, None].expand(-1, -1, *actions.shape[2:]))

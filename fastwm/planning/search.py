@@ -13,7 +13,7 @@ from fastwm.engine.backend import own_precision
 from fastwm.planning.clock import Clock
 from fastwm.planning.draws import Draws
 from fastwm.planning.record import Record
-from fastwm.planning.sampling import Sampling, State
+from fastwm.planning.sampling import Sampling, State, choose
 
 # How a search ended: all iterations ran; every environment's converged; the next iteration would not have ended in time; an
 # iteration was cut short by the deadline (its candidates count, its refit does not); not one iteration fitted.
@@ -111,14 +111,10 @@ def _with_gradient(evaluate: Callable[[Tensor], Tensor], actions: Tensor) -> tup
 
 def _where(active: Tensor, after: State, before: State) -> State:
     """Of each environment the state after an iteration if it is active, else the one before."""
-
-    def choose(new: Tensor, old: Tensor) -> Tensor:
-        return torch.where(active.view(-1, *[1] * (new.dim() - 1)), new, old)
-
     return after._replace(
-        mean=choose(after.mean, before.mean),
-        std=choose(after.std, before.std),
-        elite_cost=choose(after.elite_cost, before.elite_cost),
-        memory=tuple(choose(new, old) for new, old in zip(after.memory, before.memory, strict=True)),
-        kept=None if after.kept is None or before.kept is None else choose(after.kept, before.kept),
+        mean=choose(active, after.mean, before.mean),
+        std=choose(active, after.std, before.std),
+        elite_cost=choose(active, after.elite_cost, before.elite_cost),
+        memory=tuple(choose(active, new, old) for new, old in zip(after.memory, before.memory, strict=True)),
+        kept=None if after.kept is None or before.kept is None else choose(active, after.kept, before.kept),
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastwm.integrations.stable_worldmodel import searches
 from fastwm.integrations.stable_worldmodel.solver import Solver
+from fastwm.planning.sampling import best
 from fastwm.planning.search import Found, Iteration
 
 
@@ -114,10 +115,9 @@ class CategoricalCEMSolver(Solver):
         return uniform.flatten(-2)
 
     def _state(self, iteration: Iteration) -> dict[str, Tensor | None]:
-        actions, after = iteration.actions, iteration.state
-        elites = after.elites[:, :, None, None].expand(-1, -1, *actions.shape[2:])
+        after = iteration.state
         return {
-            "topk_candidates": self._split(actions.gather(1, elites)),
+            "topk_candidates": self._split(best(iteration.actions, after.elites)),
             "probs": self._split(after.mean),
             "prev_probs": self._split(iteration.before.mean),
         }

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fastwm.integrations.stable_worldmodel.solver import Solver
+from fastwm.planning.sampling import best
 from fastwm.planning.search import Found, Iteration
 
 
@@ -59,9 +60,8 @@ class GaussianSolver(Solver):
 
     def _state(self, iteration: Iteration) -> dict[str, Tensor | None]:
         after, before = iteration.state, iteration.before
-        elites = after.elites[:, :, None, None].expand(-1, -1, *iteration.actions.shape[2:])
         return {
-            "topk_candidates": iteration.actions.gather(1, elites),
+            "topk_candidates": best(iteration.actions, after.elites),
             "mean": after.mean,
             "var": after.std,
             "prev_mean": before.mean,
