@@ -30,6 +30,18 @@ def cpu_module() -> Any:
     return _cpu
 
 
+def cuda_module() -> Any:
+    """The compiled module `fastwm._cuda`, or an ImportError that says how to get it."""
+    try:
+        from fastwm import _cuda
+    except ImportError as error:
+        raise ImportError(
+            "fastwm was built without its CUDA module fastwm._cuda: no CUDA compiler was found; build it where nvcc is, "
+            "or with `pip install 'fastwm[cuda-build]'` first"
+        ) from error
+    return _cuda
+
+
 def isas() -> list[str]:
     """Instruction sets that this build has and this machine runs, best first."""
     return list(cpu_module().isas())

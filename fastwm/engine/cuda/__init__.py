@@ -1,0 +1,1 @@
+"""Planning on a GPU: where it runs, what runs, and when."""

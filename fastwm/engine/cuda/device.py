@@ -1,0 +1,75 @@
+"""Where GPU work is started: the only file that knows whether the GPU is emulated.
+
+`fastwm._cuda` says of itself what it is. Built by nvcc, its kernels run on CUDA tensors. Built by a C++ compiler
+(csrc/emulation), the same sources run on CPU tensors, for those who have no GPU and want to know whether they are right; then
+CPU tensors belong to it inside `on`, and Triton's kernels run in its interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+
+from fastwm.engine.backend import cuda_module
+
+_emulating = contextvars.ContextVar("emulating", default=False)
+# Called with the name of every kernel that is started and what starts it: counts launches, records graphs.
+watchers: list[Callable[[str, Callable[[], object]], None]] = []
+
+
+def start(name: str, kernel: Callable[[], object]) -> None:
+    """Start a kernel, a Triton one for instance, where `watchers` see it."""
+    for watch in watchers:
+        watch(name, kernel)
+    kernel()
+
+
+class Launch(NamedTuple):
+    """Starts kernels of `fastwm._cuda` on one device and stream, which are the first arguments of all of them."""
+
+    module: Any
+    device: int
+    stream: int
+
+    def __call__(self, name: str, *arguments: Any) -> None:
+        """`arguments`: addresses, then sizes, then scalars, as csrc/ops.h orders them."""
+        kernel = getattr(self.module, name)
+        start(name, lambda: kernel(self.device, self.stream, *arguments))
+
+
+def launch(device: torch.device) -> Launch | None:
+    """What starts `fastwm._cuda`'s kernels on tensors of this device, on its current stream; None where they are not its own."""
+    if device.type == "cuda":
+        return Launch(cuda_module(), device.index, torch.cuda.current_stream(device).cuda_stream)
+    return Launch(cuda_module(), 0, 0) if _emulating.get() else None
+
+
+def default_device() -> torch.device:
+    """The GPU that PyTorch uses now; where the GPU is emulated, the CPU.
+
+    Raises ImportError without `fastwm._cuda` and RuntimeError without a GPU that PyTorch can use.
+    """
+    if cuda_module().emulated:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        reason = cuda_module().describe()["error"] or "this PyTorch has no CUDA"
+        raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextlib.contextmanager
+def on(device: torch.device) -> Iterator[None]:
+    """Inside, `device` is the current one."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            yield
+        return
+    token = _emulating.set(True)
+    try:
+        yield
+    finally:
+        _emulating.reset(token)
