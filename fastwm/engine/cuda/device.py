@@ -42,7 +42,7 @@ class Launch(NamedTuple):
 
 
 def launch(device: torch.device) -> Launch | None:
-    """What starts `fastwm._cuda`'s kernels on tensors of this device, on its current stream; None where they are not its own."""
+    """What starts `fastwm._cuda`'s kernels on tensors of this device, on its current stream; None if they are not its own."""
     if device.type == "cuda":
         return Launch(cuda_module(), device.index, torch.cuda.current_stream(device).cuda_stream)
     return Launch(cuda_module(), 0, 0) if _emulating.get() else None
