@@ -134,6 +134,23 @@ def fold_input_affine(dense: Dense, gain: Tensor, shift: Tensor) -> Dense:
     return dataclasses.replace(dense, weight=weight.float(), bias=bias.float())
 
 
+def fold_layer(layer: Layer, heads: int) -> Layer:
+    """The same block with plain inner norms: their affine part is in qkv and fc1, and the queries are scaled by D^-1/2."""
+    qkv = fold_input_affine(layer.qkv, *layer.attention_norm)
+    inner = qkv.weight.shape[0] // 3
+    scale = torch.ones(3 * inner, dtype=torch.float64)
+    scale[:inner] = (inner // heads) ** -0.5
+    weight, bias = qkv.weight.double() * scale[:, None], _bias(qkv).double() * scale
+    one, zero = torch.ones_like(layer.mlp_norm[0]), torch.zeros_like(layer.mlp_norm[1])
+    return dataclasses.replace(
+        layer,
+        attention_norm=(one, zero),
+        qkv=Dense(weight.float(), bias.float()),
+        mlp_norm=(one, zero),
+        fc1=dataclasses.replace(fold_input_affine(layer.fc1, *layer.mlp_norm), activation="gelu"),
+    )
+
+
 def split_inputs(dense: Dense, count: int) -> tuple[Dense, Dense]:
     """Two whose sum is dense(x) before its norm and activation: of the first `count` inputs, with the bias, and of the rest."""
     first = Dense(dense.weight[:, :count].contiguous(), dense.bias)
