@@ -6,7 +6,7 @@ A new model family is one importer that fills a `PredictorSpec`, not a new engin
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -83,6 +83,10 @@ class PredictorSpec:
     def condition_dim(self) -> int:
         return self.action[-1].weight.shape[0]
 
+    def to(self, device: torch.device) -> PredictorSpec:
+        """The same with its tensors on another device."""
+        return _moved(self, device)
+
     def validate(self) -> PredictorSpec:
         """Raise ValueError, naming the part, unless all sizes fit together and all weights are finite."""
         if not self.action:
@@ -116,6 +120,17 @@ class PredictorSpec:
         _check_norm("norm", self.norm, W)
         _check_chain("head", self.head, W, self.embed_dim)
         return self
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if isinstance(part, (list, tuple)):
+        return type(part)(_moved(item, device) for item in part)
+    if dataclasses.is_dataclass(part):
+        fields = dataclasses.fields(part)
+        return dataclasses.replace(part, **{f.name: _moved(getattr(part, f.name), device) for f in fields})  # type: ignore[type-var]
+    return part
 
 
 def fold_linear(first: Dense, second: Dense) -> Dense:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +27,14 @@ class Record:
         self._best_cost = mean.new_full((len(mean),), math.inf)  # [B]
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Record:
+        """The same with other tensors."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(other, name, change(value))
+        return other
 
     def add(
         self,

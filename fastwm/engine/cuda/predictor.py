@@ -27,7 +27,9 @@ from fastwm.triton.rollout.tokens import tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _IN_PRODUCT = ("none", "silu", "gelu", "mish")  # activations that a product's kernel applies itself
-BUDGET = 8 << 30  # bytes of a rollout's intermediate results; more candidates than fit run one part after another
+BUDGET = (
+    8 << 30
+)  # bytes of a rollout's intermediate results; more candidates than fit run one part after another
 
 
 class Product(NamedTuple):
@@ -58,8 +60,8 @@ class DevicePredictor:
         # The first layer reads raw actions, whose offset may be large against their differences.
         self._action = [self._put(d, torch.float32 if i == 0 else None) for i, d in enumerate(spec.action)]
         self._head = [self._put(dense) for dense in spec.head]
-        self._norm = self._keep(*spec.norm) if spec.norm is not None else ()
-        self._position = self._keep(spec.position)[0] if spec.position is not None else None
+        self._norm = self._norm_of(spec.norm)
+        self._position = self._keep(spec.position) if spec.position is not None else None
         self._input = self._put(spec.input) if spec.input is not None else None
         folded = [fold_layer(layer, spec.heads) for layer in spec.layers]
         self._layers = [tuple(self._put(dense) for dense in (l.qkv, l.out, l.fc1, l.fc2)) for l in folded]
@@ -126,9 +128,17 @@ class DevicePredictor:
                 prefix = self._prefix(context[:, start : K - 1], past[start:], scratch) if shared else None
             first = 0 if start == 0 else max(0, start - (K - 1))  # of a candidate's own tokens in the window
             new = t if start == 0 else first  # the first that is not there yet
-            x = self._embed(context[:, -1], latents, m=t + 1 - new, first=new, place=K - 1 + new - start, per=S)
+            x = self._embed(
+                context[:, -1], latents, m=t + 1 - new, first=new, place=K - 1 + new - start, per=S
+            )
             x = self._run(
-                x, modulation[new : t + 1], keys_values, prefix, earlier=new - first, per_environment=S, scratch=scratch
+                x,
+                modulation[new : t + 1],
+                keys_values,
+                prefix,
+                earlier=new - first,
+                per_environment=S,
+                scratch=scratch,
             )
             last = None
             if spec.residual:
@@ -141,7 +151,9 @@ class DevicePredictor:
         spec, (B, shared, _) = self.spec, frames.shape
         out = self._empty(len(spec.layers), shared, B, 2 * spec.heads * spec.head_dim, kind=self._kind)
         x = self._embed(frames[:, 0], frames[:, 1:], m=shared, first=0, place=0, per=1)
-        self._run(x, modulation[:shared], out, None, earlier=0, per_environment=1, scratch=scratch, asks=False)
+        self._run(
+            x, modulation[:shared], out, None, earlier=0, per_environment=1, scratch=scratch, asks=False
+        )
         return out
 
     def _embed(self, context: Tensor, latents: Tensor, *, m: int, first: int, place: int, per: int) -> Tensor:
@@ -195,6 +207,7 @@ class DevicePredictor:
     def _predict(self, x: Tensor, last: Tensor | None, out: Tensor, scratch: tuple[Tensor, Tensor]) -> None:
         """out [R, E] = (last +) head(norm(x)); x [R, W]"""
         layers = self._head
+        assert self._norm is not None
         if not layers:
             normal = self._empty(*x.shape)
             normalise(x, self._norm, "none", normal)
@@ -205,7 +218,7 @@ class DevicePredictor:
             alone = len(layers) == 1
             first, kind = layers[0], torch.float32 if alone else self._kind
             y = self._empty(len(x), len(first.bias), kind=kind if first.in_kernel else torch.float32)
-            norm_dense(x, *self._norm, first.weight, first.bias, y, after=first.after)
+            norm_dense(x, self._norm, first.weight, first.bias, y, after=first.after)
             y = self._finish(first, y, kind)
             if alone:
                 out.copy_(y if last is None else y + last)
@@ -240,7 +253,9 @@ class DevicePredictor:
     def _chain(self, layers: list[Product], x: Tensor, out: Tensor, last: Tensor | None = None) -> None:
         """out [G, R, N] = (last +) layers one after another of x [G, R, K]."""
         for layer in layers[:-1]:
-            y = self._empty(*x.shape[:2], len(layer.bias), kind=self._kind if layer.in_kernel else torch.float32)
+            y = self._empty(
+                *x.shape[:2], len(layer.bias), kind=self._kind if layer.in_kernel else torch.float32
+            )
             dense(x, layer.weight, layer.bias, y, after=layer.after)
             x = self._finish(layer, y, self._kind)
         layer = layers[-1]
@@ -266,14 +281,16 @@ class DevicePredictor:
     def _put(self, dense: Dense, kind: torch.dtype | None = None) -> Product:
         weight = dense.weight.detach().to(self.device, kind or self._kind).clone()
         self._tensors.append(weight)
-        norm = None if dense.norm is None else self._keep(*dense.norm)
-        return Product(weight, self._keep(_bias(dense))[0], norm, dense.activation)  # type: ignore[arg-type]
+        norm = self._norm_of(dense.norm)
+        return Product(weight, self._keep(_bias(dense)), norm, dense.activation)
 
-    def _keep(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """float32 copies on the device"""
-        kept = tuple(tensor.detach().to(self.device, torch.float32).clone() for tensor in tensors)
-        self._tensors += kept
-        return kept
+    def _norm_of(self, norm: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+        return None if norm is None else (self._keep(norm[0]), self._keep(norm[1]))
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        """A float32 copy on the device."""
+        self._tensors.append(tensor.detach().to(self.device, torch.float32).clone())
+        return self._tensors[-1]
 
 
 def _bias(dense: Dense) -> Tensor:

@@ -32,7 +32,9 @@ def _dense(
         if BEFORE != "none":
             x = activate(x.to(tl.float32), BEFORE)
         weight = tl.load(
-            WEIGHT + column.to(tl.int64)[None, :] * K + k[:, None], mask=(k < K)[:, None] & real[None, :], other=0.0
+            WEIGHT + column.to(tl.int64)[None, :] * K + k[:, None],
+            mask=(k < K)[:, None] & real[None, :],
+            other=0.0,
         )
         total = tl.dot(x.to(weight.dtype), weight, total, input_precision=PRECISION)
     y = activate(total + tl.load(BIAS + column, mask=real, other=0.0)[None, :], AFTER)

@@ -54,13 +54,17 @@ def _mlp(
             hidden = tl.zeros([BM, BH], tl.float32)
             for i in tl.static_range(NC):
                 k = i * BC + piece
-                weight = tl.load(FC1 + h[None, :] * W + k[:, None], mask=(k < W)[:, None] & (h < M)[None, :], other=0.0)
+                weight = tl.load(
+                    FC1 + h[None, :] * W + k[:, None], mask=(k < W)[:, None] & (h < M)[None, :], other=0.0
+                )
                 hidden = tl.dot(x[i].to(weight.dtype), weight, hidden, input_precision=PRECISION)
             hidden = activate(hidden + tl.load(BIAS1 + h, mask=h < M, other=0.0)[None, :], ACTIVATION)
             added = ()
             for i in tl.static_range(NN):
                 n = i * BC + piece
-                weight = tl.load(FC2 + n[None, :] * M + h[:, None], mask=(n < N)[None, :] & (h < M)[:, None], other=0.0)
+                weight = tl.load(
+                    FC2 + n[None, :] * M + h[:, None], mask=(n < N)[None, :] & (h < M)[:, None], other=0.0
+                )
                 added += (tl.dot(hidden.to(weight.dtype), weight, sum[i], input_precision=PRECISION),)
             sum = added
         if SHARE < PARTS:
@@ -84,7 +88,9 @@ def _mlp(
             for i in tl.static_range(NN):
                 n = i * BC + piece
                 at = (part * rows + long)[:, None] * N + n[None, :]
-                one = tl.load(PARTIAL + at, mask=inside[:, None] & (n < N)[None, :], other=0.0, cache_modifier=".cg")
+                one = tl.load(
+                    PARTIAL + at, mask=inside[:, None] & (n < N)[None, :], other=0.0, cache_modifier=".cg"
+                )
                 added += (total[i] + one,)
             total = added
     for i in tl.static_range(NN):
@@ -92,7 +98,9 @@ def _mlp(
         mask = inside[:, None] & (n < N)[None, :]
         y = total[i] + tl.load(BIAS2 + n, mask=n < N, other=0.0)[None, :]
         if not AFFINE:
-            gate = tl.load(MODULATION + 2 * W + (long * modulation_row)[:, None] + n[None, :], mask=mask, other=0.0)
+            gate = tl.load(
+                MODULATION + 2 * W + (long * modulation_row)[:, None] + n[None, :], mask=mask, other=0.0
+            )
             y = y * gate.to(tl.float32)
         if RESIDUAL:
             y += tl.load(LAST + (long * last_row)[:, None] + n[None, :], mask=mask, other=0.0)
@@ -123,7 +131,10 @@ def head(
     out: Tensor,
     scratch: tuple[Tensor, Tensor],
 ) -> None:
-    """out [rows, E] = (last [rows, E] +) fc2 activation(fc1 norm(x)), both of strided rows; x [rows, W]; norm: gain, shift [W]."""
+    """out [rows, E] = (last [rows, E] +) fc2 activation(fc1 norm(x)), both of strided rows.
+
+    x float32 [rows, W]; norm: gain and shift [W]; fc1, fc2, scratch as in `mlp`.
+    """
     _start("head", x, x, norm, fc1, fc2, activation, last, out, scratch)
 
 

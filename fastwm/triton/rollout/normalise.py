@@ -25,7 +25,10 @@ def _normalise(
     if NORM:
         centred = tl.where(real[None, :], x - (tl.sum(x, 1) / N)[:, None], 0.0)
         x = centred / tl.sqrt(tl.sum(centred * centred, 1) / N + 1e-5)[:, None]
-        x = x * tl.load(GAIN + n, mask=real, other=0.0)[None, :] + tl.load(SHIFT + n, mask=real, other=0.0)[None, :]
+        x = (
+            x * tl.load(GAIN + n, mask=real, other=0.0)[None, :]
+            + tl.load(SHIFT + n, mask=real, other=0.0)[None, :]
+        )
     if ACTIVATION == "simnorm":  # the softmax of every 8 neighbours
         groups = tl.reshape(x, [BM, BN // 8, 8])
         groups = tl.exp(groups - tl.max(groups, 2, keep_dims=True))

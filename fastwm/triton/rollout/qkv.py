@@ -37,10 +37,14 @@ def _qkv(
     for i in tl.static_range(NC):
         k = i * BC + tl.arange(0, BC)
         weight = tl.load(
-            WEIGHT + column.to(tl.int64)[None, :] * W + k[:, None], mask=(k < W)[:, None] & real[None, :], other=0.0
+            WEIGHT + column.to(tl.int64)[None, :] * W + k[:, None],
+            mask=(k < W)[:, None] & real[None, :],
+            other=0.0,
         )
         total = tl.dot(x[i].to(weight.dtype), weight, total, input_precision=PRECISION)
-    y = activate(total + tl.load(BIAS + column, mask=real, other=0.0)[None, :], AFTER).to(FIRST.dtype.element_ty)
+    y = activate(total + tl.load(BIAS + column, mask=real, other=0.0)[None, :], AFTER).to(
+        FIRST.dtype.element_ty
+    )
     query = (long - asking_from)[:, None] * split + column[None, :]
     tl.store(FIRST + query, y, mask=((row >= asking_from) & inside)[:, None] & (column < split)[None, :])
     other = long[:, None] * (N - split) + (column - split)[None, :]
@@ -48,7 +52,14 @@ def _qkv(
 
 
 def qkv(
-    x: Tensor, modulation: Tensor, weight: Tensor, bias: Tensor, query: Tensor, keys_values: Tensor, *, asking_from: int
+    x: Tensor,
+    modulation: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    query: Tensor,
+    keys_values: Tensor,
+    *,
+    asking_from: int,
 ) -> None:
     """x float32 [rows, W], modulation [rows, shift, scale, gate of W] (rows strided), weight [3 H D, W] ->
     query [rows - asking_from, H D] of the rows from `asking_from` on, keys_values [rows, 2 H D].
@@ -57,10 +68,10 @@ def qkv(
 
 
 def norm_dense(
-    x: Tensor, gain: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, out: Tensor, *, after: str
+    x: Tensor, norm: tuple[Tensor, Tensor], weight: Tensor, bias: Tensor, out: Tensor, *, after: str
 ) -> None:
-    """out [rows, N] = after(LayerNorm_1e-5(x) weight^T + bias), the norm with gain and shift [W]; x float32 [rows, W]."""
-    _start("norm_dense", x, x, (gain, shift), weight, bias, out, out, 0, after)
+    """out [rows, N] = after(LayerNorm_1e-5(x) weight^T + bias), norm: gain and shift [W]; x float32 [rows, W]."""
+    _start("norm_dense", x, x, norm, weight, bias, out, out, 0, after)
 
 
 def _start(

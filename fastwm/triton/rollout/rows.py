@@ -86,7 +86,9 @@ def activate(x, ACTIVATION: tl.constexpr):
         x = x / (1.0 + tl.exp(-x))
     elif ACTIVATION == "gelu":
         x = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
-    elif ACTIVATION == "mish":  # x tanh(log(1 + e^x)) = x (u^2 - 1) / (u^2 + 1), u = 1 + e^x; beyond 20 it is x
+    elif (
+        ACTIVATION == "mish"
+    ):  # x tanh(log(1 + e^x)) = x (u^2 - 1) / (u^2 + 1), u = 1 + e^x; beyond 20 it is x
         u = 1.0 + tl.exp(tl.minimum(x, 20.0))
         x = x * (u * u - 1.0) / (u * u + 1.0)
     return x

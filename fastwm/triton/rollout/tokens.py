@@ -32,11 +32,18 @@ def _tokens(
 
 
 def tokens(
-    context: Tensor, latents: Tensor, position: Tensor, out: Tensor, *, per_environment: int, first: int, place: int
+    context: Tensor,
+    latents: Tensor,
+    position: Tensor,
+    out: Tensor,
+    *,
+    per_environment: int,
+    first: int,
+    place: int,
 ) -> None:
     """out [m, R, E]: own tokens first .. first + m - 1 of all candidates, plus position[place ..]. All float32.
 
-    Own token 0 is context [B, E] (rows strided) of the candidate's environment; token i is latents[:, i - 1] of latents [R, T, E].
+    Own token 0 is context [B, E] (rows strided) of the candidate's environment; token i is latents[:, i - 1], latents [R, T, E].
     """
     m, R, E = out.shape
     BM, BE = 16, min(128, power(E))
