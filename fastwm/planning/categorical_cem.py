@@ -92,14 +92,26 @@ class CategoricalCEM(Sampling):
         return super().start(likely, _deviation(likely))
 
     def draw(
-        self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
+        self,
+        mean: Tensor,
+        std: Tensor,
+        samples: int,
+        draws: Draws,
+        iteration: int,
+        *,
+        injected: Tensor | None = None,
+        threads: int = 1,
     ) -> Tensor:
-        """One-hot candidates [B, samples, T, A] of probabilities `mean` [B, T, A]; the first is the likeliest."""
+        """One-hot candidates [B, samples, T, A] of probabilities `mean` [B, T, A]; the first is the likeliest, the next are
+        those injected [B, I, T, A]."""
         self._variables(mean)  # checks A
         normal = self.deviates(mean, samples, draws, iteration, threads=threads)
         # log_ndtr and division give a number the same bits at every place of a tensor, which torch.log does not promise.
         wait = (-torch.special.log_ndtr(normal.double())).clamp_min(1e-300) / mean[:, None]
-        return self._winners(-wait)
+        drawn = self._winners(-wait)
+        if injected is not None:
+            drawn[:, 1 : 1 + injected.shape[1]] = self.clip(injected)
+        return drawn
 
     def clip(self, actions: Tensor) -> Tensor:
         """[..., A] as one-hot vectors: the largest number of each variable."""

@@ -19,6 +19,13 @@ from fastwm.planning.draws import Draws
 Bound = float | tuple[float, ...] | None  # a number, or one per dimension of an action
 
 
+class Best(NamedTuple):
+    """The cheapest candidate of several iterations."""
+
+    cost: Tensor  # [B], infinity before there is one
+    actions: Tensor  # [B, T, A]
+
+
 class State(NamedTuple):
     """A search between two iterations, and what is known of the candidates of the last one."""
 
@@ -29,6 +36,7 @@ class State(NamedTuple):
     non_finite: Tensor  # int64 [B] how many costs were not finite
     kept: Tensor | None = None  # [B, n, T, A] candidates that are tried again
     memory: tuple[Tensor, ...] = ()  # [B, ...] each: what else a search of its own kind carries on
+    best: Best | None = None  # ever seen, if `update` is to keep it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,28 +159,32 @@ class Sampling:
     ) -> Tensor:
         """Candidates [B, S, T, A]: the mean, those kept, `proposals` [B, n, T, A], and draws."""
         samples = self.population(iteration)
-        actions = self.draw(state.mean, state.std, samples, draws, iteration, threads=threads)
-        place = 1
-        for more in (state.kept, proposals):
-            if more is not None:
-                more = more[:, : samples - place]
-                actions[:, place : place + more.shape[1]] = self.clip(more)
-                place += more.shape[1]
-        return actions
+        more = [given for given in (state.kept, proposals) if given is not None]
+        injected = torch.cat(more, dim=1)[:, : samples - 1] if more else None
+        return self.draw(state.mean, state.std, samples, draws, iteration, injected=injected, threads=threads)
 
     def draw(
-        self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
+        self,
+        mean: Tensor,
+        std: Tensor,
+        samples: int,
+        draws: Draws,
+        iteration: int,
+        *,
+        injected: Tensor | None = None,
+        threads: int = 1,
     ) -> Tensor:
-        """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean."""
+        """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean, the next are those injected,
+        [B, I, T, A], I < samples."""
         low, high = cast("Bound", self.low), cast("Bound", self.high)  # since __post_init__
-        return self._drawn(mean, std, samples, draws, iteration, low, high, threads)
+        return self._drawn(mean, std, samples, draws, iteration, low, high, injected, threads)
 
     def deviates(
         self, mean: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
     ) -> Tensor:
         """[B, samples, T, A] for a mean [B, T, A]: as `draw` draws, but of mean 0, std 1 and no bounds; the first is 0."""
         zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-        return self._drawn(zero, one, samples, draws, iteration, None, None, threads)
+        return self._drawn(zero, one, samples, draws, iteration, None, None, None, threads)
 
     def _drawn(
         self,
@@ -183,6 +195,7 @@ class Sampling:
         iteration: int,
         low: Bound,
         high: Bound,
+        injected: Tensor | None,
         threads: int,
     ) -> Tensor:
         B, T, A = mean.shape
@@ -192,6 +205,8 @@ class Sampling:
             )
         flat = (T * self.steps, A // self.steps)  # one row for each environment step
         given = None if draws.noise is None else draws.noise[iteration][:, :samples]
+        if injected is not None:
+            injected = injected.reshape(B, injected.shape[1], *flat) if injected.shape[1] else None
         actions = ops.cem_sample(
             mean.reshape(B, *flat),
             std.reshape(B, *flat),
@@ -203,6 +218,7 @@ class Sampling:
             low=_bound("low", low, flat[1], mean.device),
             high=_bound("high", high, flat[1], mean.device),
             factor=_factor(flat[0], self.hold, self.correlation, self.noise_exponent, mean.device),
+            injected=injected,
             counter=None if draws.counters is None else draws.counters[iteration],
             threads=threads,
         )
@@ -236,18 +252,27 @@ class Sampling:
         momentum: float = 0.0,
         threads: int = 1,
     ) -> State:
-        """The state refitted to the elites, with the candidates to keep."""
+        """The state refitted to the elites, with the candidates to keep and the best seen if it is kept."""
         mean, std = state.mean, state.std
         if momentum:  # a first mean from outside the bounds must not hold the next ones there
             mean = self.clip(mean)
-        found = State(
-            *ops.cem_update(
-                actions, cost, mean, std, elites, momentum=momentum, min_std=self.min_std, threads=threads
-            )
+        best_cost, best_actions = state.best or (None, None)
+        mean, std, chosen, elite_cost, non_finite, *seen = ops.cem_update(
+            actions,
+            cost,
+            mean,
+            std,
+            elites,
+            momentum=momentum,
+            min_std=self.min_std,
+            best_cost=best_cost,
+            best_actions=best_actions,
+            threads=threads,
         )
+        after = State(mean, std, chosen, elite_cost, non_finite, best=Best(*seen) if seen else None)
         if self.max_std < math.inf:
-            found = found._replace(std=found.std.clamp(max=self.max_std))
-        return found._replace(kept=best(actions, found.elites[:, : self.keep])) if self.keep else found
+            after = after._replace(std=after.std.clamp(max=self.max_std))
+        return after._replace(kept=best(actions, after.elites[:, : self.keep])) if self.keep else after
 
     def converged(self, state: State, first: State) -> Tensor:
         """Which environments' searches have narrowed to `tolerance`: bool [B]."""

@@ -84,7 +84,8 @@ def search(
             record.glance(actions, cost if judged is None else judged, active)
             end = "cut"
             break
-        after = method.update(state, actions, cost, gradient=gradient, threads=threads)
+        known = state._replace(best=record.best if judged is None else None)
+        after = method.update(known, actions, cost, gradient=gradient, threads=threads)
         record.add(actions, cost, after, active, judged=judged)
         before, state = state, after if active is None else _where(active, after, state)
         if callback is not None:
