@@ -1,7 +1,7 @@
 """Which backend and instruction set run, chosen once, printable and forceable.
 
-Two environment variables: `FASTWM_BACKEND` (cpu, cuda, torch) and `FASTWM_ISA` (avx512_bf16, avx512, avx2, baseline). A choice that
-this machine or this build cannot run raises when it is first used.
+Two environment variables: `FASTWM_BACKEND` (cpu, cuda, torch) and `FASTWM_ISA` (avx512_bf16, avx512, avx2, baseline). A choice
+that this machine or this build cannot run raises when it is first used.
 """
 
 from __future__ import annotations

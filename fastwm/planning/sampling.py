@@ -15,7 +15,7 @@ from fastwm import ops
 from fastwm.planning import noise
 from fastwm.planning.draws import Draws
 
-
+CPU = torch.device("cpu")
 Bound = float | tuple[float, ...] | None  # a number, or one per dimension of an action
 
 
@@ -217,12 +217,16 @@ class Sampling:
             noise=None if given is None else given.reshape(B, samples, *flat),
             low=_bound("low", low, flat[1], mean.device),
             high=_bound("high", high, flat[1], mean.device),
-            factor=_factor(flat[0], self.hold, self.correlation, self.noise_exponent, mean.device),
+            factor=self.factor(flat[0], mean.device),
             injected=injected,
             counter=None if draws.counters is None else draws.counters[iteration],
             threads=threads,
         )
         return actions.view(B, samples, T, A)
+
+    def factor(self, count: int, device: torch.device = CPU) -> Tensor | None:
+        """Factor [count, count] of the noise's covariance over as many environment steps; None: they are independent."""
+        return _factor(count, self.hold, self.correlation, self.noise_exponent, device)
 
     def clip(self, actions: Tensor) -> Tensor:
         """[..., A] within the bounds."""
@@ -331,7 +335,6 @@ def _bound(name: str, bound: Bound, A: int, device: torch.device) -> Tensor | No
 def _factor(
     count: int, hold: int, correlation: float, exponent: float, device: torch.device
 ) -> Tensor | None:
-    """Factor [count, count] of the noise's covariance over as many environment steps."""
     draws = -(-count // hold)
     if correlation:
         factor = noise.autoregressive(draws, correlation)

@@ -52,6 +52,7 @@ class Recording(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._steps: list[Kernel] = []
+        self._memory: list[object] = []  # keeps what kernels have addresses of
         self.kernels: list[str] = []  # names of fastwm's, in order
         self.operations: list[str] = []  # PyTorch's that would start a kernel
 
@@ -84,7 +85,9 @@ class Recording(TorchDispatchMode):
             raise RuntimeError(f"{name} would wait for the device, which a CUDA graph cannot hold")
         result = function(*args, **kwargs)
         if function.is_view or name in _FREE:
-            self._steps.append(_Poisoned(result) if name in _EMPTY else _kept(result))
+            self._memory.append(result)
+            if name in _EMPTY and result.is_floating_point():
+                self._steps.append(lambda: result.fill_(float("nan")))  # an old number would not be seen
             return result
         self.operations.append(name)
 
@@ -115,19 +118,3 @@ _FREE = {*_EMPTY, "aten.detach.default", "aten.lift_fresh.default", "aten._unsaf
 
 def _tensors(value: object) -> Iterator[Tensor]:
     return (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
-
-
-def _kept(result: object) -> Kernel:
-    """Does nothing, and keeps the memory of a view alive."""
-    return lambda: None if result is None else None
-
-
-class _Poisoned:
-    """Memory that nobody has written since the last replay holds no old number that would do."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._tensor = tensor
-
-    def __call__(self) -> None:
-        if self._tensor.is_floating_point():
-            self._tensor.fill_(float("nan"))

@@ -182,8 +182,8 @@ class DevicePredictor:
     ) -> Tensor:
         """x [m R, W] through all layers -> rows of the last token [R, W]. modulation [m, R, L 6 W].
 
-        keys_values [L, own tokens, R, 2 H D]: has `earlier` tokens, those of x are added. asks: whether any output is needed; else
-        keys and values are all that is made.
+        keys_values [L, own tokens, R, 2 H D]: has `earlier` tokens, those of x are added. asks: whether any output is needed;
+        else keys and values are all that is made.
         """
         spec, (m, R, _) = self.spec, modulation.shape
         W, inner = spec.width, spec.heads * spec.head_dim
@@ -199,7 +199,8 @@ class DevicePredictor:
             x, rows = x[skip * R :], rows[skip * R :]
             attend(
                 query, None if prefix is None else prefix[l], keys_values[l], out.weight, out.bias,
-                rows[:, 2 * W : 3 * W], x, candidates=R, per_environment=per_environment, first=earlier + skip, heads=spec.heads,
+                rows[:, 2 * W : 3 * W], x,
+                candidates=R, per_environment=per_environment, first=earlier + skip, heads=spec.heads,
             )  # fmt: skip
             mlp(x, rows[:, 3 * W :], fc1[:2], fc2[:2], scratch)
         return x

@@ -56,8 +56,8 @@ def dense(
 ) -> None:
     """out[g, r] = after(before(x[g, r]) weight^T + bias) (+ last[r]); weight [N, K], bias float32 [N].
 
-    x [G, R, K] and out [G, R, N], of any strides but the last, which is 1; out's rows follow each other evenly. last float32 [R, N],
-    when G is 1.
+    x [G, R, K] and out [G, R, N], of any strides but the last, which is 1; out's rows follow each other evenly. last float32
+    [R, N], when G is 1.
     """
     groups, group, K = x.shape
     N, rows = weight.shape[0], groups * group

@@ -43,11 +43,11 @@ def _mlp(
     else:
         x = modulated(X, long * W, MODULATION, long * modulation_row, inside, W, BC, NC)
     total = ()
-    for i in tl.static_range(NN):
+    for _ in tl.static_range(NN):
         total += (tl.zeros([BM, BC], tl.float32),)
     for part in range(share * SHARE, share * SHARE + SHARE):
         sum = ()
-        for i in tl.static_range(NN):
+        for _ in tl.static_range(NN):
             sum += (tl.zeros([BM, BC], tl.float32),)
         for first in range(part * PART, tl.minimum(part * PART + PART, M), BH):
             h = first + tl.arange(0, BH)
@@ -114,9 +114,9 @@ def mlp(
     fc2: tuple[Tensor, Tensor],
     scratch: tuple[Tensor, Tensor],
 ) -> None:
-    """x float32 [rows, W] += gate (fc2 gelu(fc1 norm(x)) ...), in place. modulation [rows, shift, scale, gate of W] (rows strided).
+    """x float32 [rows, W] += gate fc2(gelu(fc1(norm(x)))), in place.
 
-    fc1, fc2: weight [M, W], bias float32 [M]; [W, M], [W]. scratch: of `mlp_scratch`.
+    modulation [rows, shift, scale, gate of W] (rows strided). fc1, fc2: weight [M, W], bias float32 [M]; [W, M], [W]. scratch: of `mlp_scratch`.
     """
     _start("mlp", x, modulation, None, fc1, fc2, "gelu", x, x, scratch)
 

@@ -43,7 +43,7 @@ def tokens(
 ) -> None:
     """out [m, R, E]: own tokens first .. first + m - 1 of all candidates, plus position[place ..]. All float32.
 
-    Own token 0 is context [B, E] (rows strided) of the candidate's environment; token i is latents[:, i - 1], latents [R, T, E].
+    Own token 0 is context [B, E] (rows strided) of the candidate's environment, token i latents[:, i - 1] of [R, T, E].
     """
     m, R, E = out.shape
     BM, BE = 16, min(128, power(E))
