@@ -116,7 +116,8 @@ def mlp(
 ) -> None:
     """x float32 [rows, W] += gate fc2(gelu(fc1(norm(x)))), in place.
 
-    modulation [rows, shift, scale, gate of W] (rows strided). fc1, fc2: weight [M, W], bias float32 [M]; [W, M], [W]. scratch: of `mlp_scratch`.
+    modulation [rows, shift, scale, gate of W] (rows strided). fc1, fc2: weight [M, W], bias float32 [M]; [W, M], [W].
+    scratch: of `mlp_scratch`.
     """
     _start("mlp", x, modulation, None, fc1, fc2, "gelu", x, x, scratch)
 
