@@ -27,15 +27,20 @@ def tensor(
         raise ValueError(f"{name} is on {value.device}, expected {like.device}")
 
 
-def dense(name: str, value: object, expected: str) -> Tensor:
-    """`value` if it is a dense float32 tensor on the CPU. `expected`: its shape, for messages."""
+CPU = torch.device("cpu")
+
+
+def dense(name: str, value: object, expected: str, device: torch.device = CPU) -> Tensor:
+    """`value` if it is a dense float32 tensor on the CPU or on `device`. `expected`: its shape, for messages."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor {expected}")
     if value.dtype != torch.float32:
         raise TypeError(f"{name} is {value.dtype}, expected torch.float32 {expected}")
     readable(name, value, expected)
-    if value.device.type != "cpu":
-        raise ValueError(f"{name} is on {value.device}, expected the CPU")
+    if value.device not in (CPU, device):
+        raise ValueError(
+            f"{name} is on {value.device}, expected {device if device.type != 'cpu' else 'the CPU'}"
+        )
     return value
 
 

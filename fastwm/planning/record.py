@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +27,13 @@ class Record:
         self.iterations = 0  # that were whole
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Record:
+        """The same with other tensors."""
+        other = copy.copy(self)
+        other.best = Best(*map(change, self.best))
+        other._non_finite, other._hopeless = change(self._non_finite), change(self._hopeless)
+        return other
 
     @property
     def best_actions(self) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from fastwm import ops
 from fastwm.planning import noise
 from fastwm.planning.draws import Draws
+
+CPU = torch.device("cpu")
+Bound = float | tuple[float, ...] | None  # a number, or one per dimension of an action
 
 
 class Best(NamedTuple):
@@ -60,6 +64,11 @@ class Sampling:
         iterations: int
 
     gradients: ClassVar[bool] = False  # whether `update` is given the gradient of the costs
+
+    @property
+    def captured(self) -> bool:
+        """Whether a CUDA graph can hold it."""
+        return not self.gradients
 
     std: float = 1.0
     min_std: float = 0.0
@@ -136,7 +145,7 @@ class Sampling:
 
     def start(self, mean: Tensor, std: Tensor) -> State:
         """The state before the first iteration, of mean and std [B, T, A]."""
-        none = torch.zeros(len(mean), dtype=torch.int64)
+        none = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)
         return State(mean, std, none[:, None][:, :0], mean.new_full((len(mean),), math.inf), none)
 
     def sample(
@@ -167,7 +176,8 @@ class Sampling:
     ) -> Tensor:
         """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean, the next are those injected,
         [B, I, T, A], I < samples."""
-        return self._drawn(mean, std, samples, draws, iteration, self.low, self.high, injected, threads)
+        low, high = cast("Bound", self.low), cast("Bound", self.high)  # since __post_init__
+        return self._drawn(mean, std, samples, draws, iteration, low, high, injected, threads)
 
     def deviates(
         self, mean: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
@@ -183,8 +193,8 @@ class Sampling:
         samples: int,
         draws: Draws,
         iteration: int,
-        low: float | Sequence[float] | None,
-        high: float | Sequence[float] | None,
+        low: Bound,
+        high: Bound,
         injected: Tensor | None,
         threads: int,
     ) -> Tensor:
@@ -205,18 +215,24 @@ class Sampling:
             iteration,
             stream=draws.environments,
             noise=None if given is None else given.reshape(B, samples, *flat),
-            low=_bound("low", low, flat[1]),
-            high=_bound("high", high, flat[1]),
-            factor=self._factor(flat[0]),
+            low=_bound("low", low, flat[1], mean.device),
+            high=_bound("high", high, flat[1], mean.device),
+            factor=self.factor(flat[0], mean.device),
             injected=injected,
+            counter=None if draws.counters is None else draws.counters[iteration],
             threads=threads,
         )
         return actions.view(B, samples, T, A)
 
+    def factor(self, count: int, device: torch.device = CPU) -> Tensor | None:
+        """Factor [count, count] of the noise's covariance over as many environment steps; None: they are independent."""
+        return _factor(count, self.hold, self.correlation, self.noise_exponent, device)
+
     def clip(self, actions: Tensor) -> Tensor:
         """[..., A] within the bounds."""
         A = actions.shape[-1]
-        return _clip(actions, _bound("low", self.low, A), _bound("high", self.high, A))
+        low, high = (_bound(name, getattr(self, name), A, actions.device) for name in ("low", "high"))
+        return actions if low is None and high is None else torch.clamp(actions, low, high)
 
     def update(
         self,
@@ -266,19 +282,6 @@ class Sampling:
         """Which environments' searches have narrowed to `tolerance`: bool [B]."""
         return (state.std <= self.tolerance * first.std).flatten(1).all(1)
 
-    def _factor(self, count: int) -> Tensor | None:
-        """Factor [count, count] of the noise's covariance over as many environment steps."""
-        draws = -(-count // self.hold)
-        if self.correlation:
-            factor = noise.autoregressive(draws, self.correlation)
-        elif self.noise_exponent:
-            factor = noise.power_law(draws, self.noise_exponent)
-        elif self.hold > 1:
-            factor = torch.eye(draws, dtype=torch.float32)
-        else:
-            return None
-        return factor if self.hold == 1 else noise.held(factor, self.hold, count)
-
 
 def choose(environments: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """[B, ...]: of each environment in the mask bool [B] the new numbers, of the others the old."""
@@ -288,10 +291,6 @@ def choose(environments: Tensor, new: Tensor, old: Tensor) -> Tensor:
 def best(actions: Tensor, chosen: Tensor) -> Tensor:
     """actions [B, S, T, A], chosen int64 [B, n] -> [B, n, T, A]"""
     return actions.gather(1, chosen[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
-
-
-def _clip(actions: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
-    return actions if low is None and high is None else torch.clamp(actions, low, high)
 
 
 def _numbers(name: str, bound: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
@@ -318,13 +317,31 @@ def _in_order(low: float | Sequence[float], high: float | Sequence[float]) -> bo
     return bool((lows <= highs).all())
 
 
-def _bound(name: str, bound: float | Sequence[float] | None, A: int) -> Tensor | None:
+# Kept for good: a captured CUDA graph goes on reading what it was captured with.
+@functools.cache
+def _bound(name: str, bound: Bound, A: int, device: torch.device) -> Tensor | None:
     """The bound as a tensor [A]."""
     if bound is None:
         return None
-    numbers = torch.tensor(bound, dtype=torch.float32).reshape(-1)
+    numbers = torch.tensor(bound, dtype=torch.float32, device="cpu").reshape(-1)
     if A % len(numbers):
         raise ValueError(
             f"{name} has {len(numbers)} numbers, expected 1 or a divisor of {A}, the numbers in an action block"
         )
-    return numbers.repeat(A // len(numbers))
+    return numbers.repeat(A // len(numbers)).to(device)
+
+
+@functools.cache
+def _factor(
+    count: int, hold: int, correlation: float, exponent: float, device: torch.device
+) -> Tensor | None:
+    draws = -(-count // hold)
+    if correlation:
+        factor = noise.autoregressive(draws, correlation)
+    elif exponent:
+        factor = noise.power_law(draws, exponent)
+    elif hold > 1:
+        factor = torch.eye(draws, dtype=torch.float32)
+    else:
+        return None
+    return (factor if hold == 1 else noise.held(factor, hold, count)).to(device)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from fastwm.engine.backend import own_precision
 from fastwm.planning.clock import Clock
@@ -36,6 +37,12 @@ class Found(NamedTuple):
     state: State
     record: Record
     end: End
+    graph: str = "none"  # what of it was a captured CUDA graph: "search", "iteration" or "none"
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Found:
+        """The same with other tensors, on another device for instance."""
+        state = tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, self.state)
+        return self._replace(state=state, record=self.record.map(change))
 
 
 def search(
