@@ -68,7 +68,7 @@ def dense(
             x, weight, bias, out if last is None else last, out,
             rows, group, x.stride(0), x.stride(1), 0 if last is None else last.stride(0), out.stride(-2), N,
             K=K, BEFORE=before, AFTER=after, RESIDUAL=last is not None, PRECISION=precision(weight.dtype),
-            BM=BM, BN=BN, BK=BK, num_warps=4, num_stages=3,
+            BM=BM, BN=BN, BK=BK, num_warps=warps(weight.dtype), num_stages=2,
         ),
     )  # fmt: skip
 
@@ -81,6 +81,11 @@ def tile(rows: int, N: int, K: int) -> tuple[int, int, int]:
 def power(n: int) -> int:
     """The least power of two that is at least n and 16, the smallest side of a product on tensor cores."""
     return max(16, triton.next_power_of_2(n))
+
+
+def warps(dtype: torch.dtype) -> int:
+    """Of a program: three tf32 parts of every operand take more registers than four warps have."""
+    return 8 if dtype == torch.float32 else 4
 
 
 def precision(dtype: torch.dtype) -> str:
