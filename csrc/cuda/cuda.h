@@ -65,7 +65,9 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
   if (shared_bytes > SHARED_BYTES)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           name);
-  kernel<<<grid, block, shared_bytes, stream> > >(arguments...);
+  // clang-format off: it splits the three brackets
+  kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
+  // clang-format on
   check(cudaGetLastError(), name);
 }
 
