@@ -10,7 +10,9 @@
 
 #include <string>
 
-#ifndef FASTWM_EMULATE
+#ifdef FASTWM_EMULATE
+#include "emulation/schedule.h"
+#else
 #include <cuda_runtime_api.h>
 #endif
 
@@ -69,4 +71,9 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       "describe", &describe,
       "What was built and what is here: {'runtime': int, 'driver': int, 'architectures': str, 'error': str, 'devices': "
       "[{'name', 'capability', 'processors', 'memory'}]}. 'error' says why nothing can run, or is empty.");
+#ifdef FASTWM_EMULATE
+  m.def("set_schedule", py::overload_cast<const std::string&>(&fastwm::emulation::set_schedule));
+  m.def("set_schedule", py::overload_cast<unsigned>(&fastwm::emulation::set_schedule),
+        "In which order threads and blocks run: 'forward', 'reverse', or the one that a seed gives.");
+#endif
 }
