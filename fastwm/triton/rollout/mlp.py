@@ -158,7 +158,9 @@ def _start(
     scratch: tuple[Tensor, Tensor],
 ) -> None:
     (rows, W), (N, M) = x.shape, fc2[0].shape
-    BM, stages = (16, 1) if fc1[0].dtype == torch.float32 else (32, 2)  # no spilled register, 99 KB of shared memory
+    BM, stages = (
+        (16, 1) if fc1[0].dtype == torch.float32 else (32, 2)
+    )  # no spilled register, 99 KB of shared memory
     BC, BH = min(64, power(max(W, N))), min(64, power(M))
     part = triton.cdiv(triton.cdiv(M, PARTS), BH) * BH
     tiles = triton.cdiv(rows, BM)
