@@ -21,11 +21,9 @@
 namespace fastwm {
 namespace {
 
-constexpr int WARP = 32;
 constexpr int MOST_THREADS = 1024;
 constexpr int MOST_ITEMS = 4;  // keys of a thread; 4 * 1024 keys are 32 KB of shared memory
 constexpr int ROWS = 64;       // elites whose numbers are brought at once, 8 KB
-constexpr unsigned ALL = 0xffffffffu;
 constexpr uint64_t NO_KEY = ~0ull;
 constexpr uint32_t INFINITE = 0xff800000u;  // of cost
 
@@ -69,7 +67,7 @@ __device__ __forceinline__ void step(uint64_t (&key)[ITEMS], uint64_t* shared, u
         for (int m = 0; m < ITEMS; ++m) partner[m] = key[m ^ apart];
   } else if (stride < WARP) {
 #pragma unroll
-    for (int m = 0; m < ITEMS; ++m) partner[m] = __shfl_xor_sync(ALL, key[m], static_cast<int>(stride));
+    for (int m = 0; m < ITEMS; ++m) partner[m] = __shfl_xor_sync(ALL_LANES, key[m], static_cast<int>(stride));
   } else {
 #pragma unroll
     for (int m = 0; m < ITEMS; ++m) shared[m * threads + t] = key[m];
@@ -100,7 +98,7 @@ __device__ int64_t select(const float* cost, int64_t S, uint64_t* shared) {
 #pragma unroll
     for (int m = 0; m < ITEMS; ++m) {
       const int64_t s = chunk + m * threads + threadIdx.x;
-      const uint32_t order = s < S ? order_of(cost[s]) : ALL;
+      const uint32_t order = s < S ? order_of(cost[s]) : 0;
       key[m] = s < S ? static_cast<uint64_t>(order) << 32 | static_cast<uint64_t>(s) : NO_KEY;
       non_finite += order == INFINITE;
     }
@@ -207,9 +205,9 @@ void cem_update(const CemUpdateArgs& a, cudaStream_t stream) {
   int threads = WARP;  // a power of two, enough for all candidates where it can be
   while (threads < MOST_THREADS && threads < a.S) threads *= 2;
   if (k <= MOST_THREADS)
-    FASTWM_LAUNCH(cem_update_kernel<1>, grid, threads, 0, stream, a);
+    FASTWM_LAUNCH((cem_update_kernel<1>), grid, threads, 0, stream, a);
   else
-    FASTWM_LAUNCH(cem_update_kernel<MOST_ITEMS>, grid, threads, 0, stream, a);
+    FASTWM_LAUNCH((cem_update_kernel<MOST_ITEMS>), grid, threads, 0, stream, a);
 }
 
 }  // namespace fastwm

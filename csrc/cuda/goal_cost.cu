@@ -11,13 +11,11 @@
 namespace fastwm {
 namespace {
 
-constexpr int WARP = 32;
 constexpr int WARPS = 4;  // of a block; they have nothing in common
-constexpr unsigned ALL = 0xffffffffu;
 
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
-  for (int distance = WARP / 2; distance; distance /= 2) x += __shfl_xor_sync(ALL, x, distance);
+  for (int distance = WARP / 2; distance; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
   return x;
 }
 
@@ -98,7 +96,7 @@ __global__ void __launch_bounds__(WARPS* WARP) goal_cost_kernel(const GoalCostAr
 namespace {
 
 template <Metric metric>
-void launch(const GoalCostArgs& a, cudaStream_t stream) {
+void start(const GoalCostArgs& a, cudaStream_t stream) {
   const unsigned int grid = blocks("goal_cost", (a.B * a.S + WARPS - 1) / WARPS);
   const uintptr_t address = reinterpret_cast<uintptr_t>(a.latents) | reinterpret_cast<uintptr_t>(a.goal);
   if (a.E % 4 == 0 && address % sizeof(float4) == 0)
@@ -112,11 +110,11 @@ void launch(const GoalCostArgs& a, cudaStream_t stream) {
 void goal_cost(const GoalCostArgs& a, cudaStream_t stream) {
   switch (a.metric) {
     case Metric::squared:
-      return launch<Metric::squared>(a, stream);
+      return start<Metric::squared>(a, stream);
     case Metric::absolute:
-      return launch<Metric::absolute>(a, stream);
+      return start<Metric::absolute>(a, stream);
     case Metric::cosine:
-      return launch<Metric::cosine>(a, stream);
+      return start<Metric::cosine>(a, stream);
   }
 }
 
