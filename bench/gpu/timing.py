@@ -1,0 +1,70 @@
+"""Ways of doing the same thing on a GPU, timed in turns.
+
+A kernel is timed by events on its stream, from a cold L2: before each call as much memory is written as L2 holds twice, which
+also gives the host time to queue what follows, so that a launch's own cost is not in a kernel's time. A whole plan is timed
+as its caller sees it, by the host's clock, from call to result, warm. What rehearses is timed by the host's clock alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+
+from bench.gpu.place import Place
+from bench.timing import summary
+
+Call = Callable[[], object]
+
+
+def in_turns(
+    ways: Mapping[str, Call], place: Place, *, repeats: int, warm_up: int = 3, cold: bool = True
+) -> dict[str, dict[str, float]]:
+    """Milliseconds of one call of each way: median, fastest, slowest and quartiles over `repeats` rounds of all ways.
+
+    cold: events and an empty L2; else the host's clock.
+    """
+    watch = _Events(place) if cold and not place.rehearsal else _Clock(place)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(warm_up):
+            for way in ways.values():
+                way()
+        for _ in range(repeats):
+            for name, way in ways.items():
+                times[name].append(watch.milliseconds(way))
+    finally:
+        gc.enable()
+    return {name: summary(values) for name, values in times.items()}
+
+
+class _Clock:
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def milliseconds(self, way: Call) -> float:
+        self._place.synchronise()
+        began = time.perf_counter()
+        way()
+        self._place.synchronise()
+        return 1e3 * (time.perf_counter() - began)
+
+
+class _Events:
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._flush = torch.empty(2 * place.l2_bytes, dtype=torch.int8, device=place.device)
+        self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def milliseconds(self, way: Call) -> float:
+        self._place.synchronise()
+        self._flush.zero_()
+        self._start.record()
+        way()
+        self._end.record()
+        self._end.synchronize()
+        return self._start.elapsed_time(self._end)
