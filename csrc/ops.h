@@ -2,7 +2,8 @@
 //
 // Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, L layers, H heads,
 // D head dim, A numbers in one action block, W predictor width. All arrays are dense, row-major, float32 unless said.
-// Pointers first, then sizes, then scalars. Memory belongs to the caller; no kernel allocates.
+// Pointers first, then sizes, then scalars. Memory belongs to the caller; no kernel allocates. `threads` are the CPU's:
+// a GPU does not read it, and its functions in cuda/bind.cpp take every field but that one, in this order.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,15 +16,17 @@ enum class Activation : int32_t { none, silu, gelu, mish, simnorm };
 // ---- cem_sample: mean, std, counter -> candidate actions
 
 struct CemSampleArgs {
-  const float* mean;      // [B, T, A]
-  const float* std;       // [B, T, A]
-  const float* noise;     // [B, S, T, A] standard normal draws to use instead of the counter's, or null
-  const int64_t* stream;  // [B] the random stream of each environment, below 2^32, or null for 0 .. B-1
-  const float* low;       // [T, A] or null
-  const float* high;      // [T, A] or null
-  const float* factor;    // [T, T] lower triangular: the noise of one number over T is factor times normals, or null
-  float* actions;         // [B, S, T, A] out; candidate 0 is the mean
-  int64_t B, S, T, A;
+  const float* mean;       // [B, T, A]
+  const float* std;        // [B, T, A]
+  const float* noise;      // [B, S, T, A] standard normal draws to use instead of the counter's, or null
+  const int64_t* stream;   // [B] the random stream of each environment, below 2^32, or null for 0 .. B-1
+  const float* low;        // [T, A] or null
+  const float* high;       // [T, A] or null
+  const float* factor;     // [T, T] lower triangular: the noise of one number over T is factor times normals, or null
+  const float* injected;   // [B, I, T, A] candidates 1 .. I, clipped as the others are, or null
+  const int64_t* counter;  // [2] seed and iteration, read when the kernel runs, in place of the two below, or null
+  float* actions;          // [B, S, T, A] out; candidate 0 is the mean
+  int64_t B, S, T, A, I;   // I < S
   uint64_t seed;
   int64_t iteration;  // below 2^32
   int32_t threads;
@@ -115,15 +118,19 @@ struct GoalCostArgs {
 // ---- cem_update: candidates and their costs -> mean and std of the elites
 
 struct CemUpdateArgs {
-  const float* actions;   // [B, S, T, A]
-  const float* cost;      // [B, S]; a non-finite cost counts as worst
-  const float* old_mean;  // [B, T, A]
-  const float* old_std;   // [B, T, A]
-  float* mean;            // [B, T, A] out
-  float* std;             // [B, T, A] out; unbiased, 0 when there is one elite
-  int64_t* elites;        // [B, elite_count] out: candidate indices, best first
-  float* elite_cost;      // [B] out: mean over the elites of finite cost, infinity if there is none
-  int64_t* non_finite;    // [B] out: how many costs were not finite
+  const float* actions;           // [B, S, T, A]
+  const float* cost;              // [B, S]; a non-finite cost counts as worst
+  const float* old_mean;          // [B, T, A]
+  const float* old_std;           // [B, T, A]
+  const float* old_best_cost;     // [B] of the best candidate of earlier iterations, or null: it is not kept
+  const float* old_best_actions;  // [B, T, A]
+  float* mean;                    // [B, T, A] out
+  float* std;                     // [B, T, A] out; unbiased, 0 when there is one elite
+  int64_t* elites;                // [B, elite_count] out: candidate indices, best first
+  float* elite_cost;              // [B] out: mean over the elites of finite cost, infinity if there is none
+  int64_t* non_finite;            // [B] out: how many costs were not finite
+  float* best_cost;     // [B] out: the best elite's cost if it is finite and below the old one, else the old one
+  float* best_actions;  // [B, T, A] out: of the same candidate
   int64_t B, S, T, A, elite_count;
   double momentum;  // new = momentum * old + (1 - momentum) * elites'
   double min_std;

@@ -49,6 +49,11 @@ def test_every_isa_gives_the_bits_of_the_reference(isa: str, shape, seed: int) -
     low, high = torch.linspace(-1, -0.5, A), torch.linspace(0.5, 1, A)
     options = [{}, {"stream": stream}, {"low": low, "high": high}, {"factor": autoregressive(T, 0.7)}]
     options.append({"stream": stream, "low": low, "high": high, "factor": power_law(T, 2.0)})
+    if S > 1:
+        options.append(
+            {"injected": torch.randn(B, min(S - 1, 6), T, A), "low": low, "factor": power_law(T, 1.0)}
+        )
+    options.append({"counter": torch.tensor([seed // 3, 2**32 - 1]), "high": high})
     for option in options:
         kernel = ops.cem_sample(mean, std, S, seed, 29, isa=isa, **option)
         assert torch.equal(kernel, reference.cem_sample(mean, std, S, seed, 29, **option))
@@ -85,6 +90,28 @@ def test_given_noise_replaces_the_draws(isa: str) -> None:
     assert torch.equal(ops.cem_sample(mean, std, 21, 0, 0, noise=noise, isa=isa), expected)
     transposed = noise.transpose(2, 3).contiguous().transpose(2, 3)
     assert torch.equal(ops.cem_sample(mean, std, 21, 0, 0, noise=transposed, isa=isa), expected)
+
+
+def test_injected_candidates_follow_the_mean_within_bounds(isa: str) -> None:
+    mean, std = distribution(3, 4, 5)
+    low, high = torch.full((5,), -0.3), torch.full((4, 5), 0.2)
+    plain = ops.cem_sample(mean, std, 21, 7, 1, low=low, high=high, isa=isa)
+    for count in (1, 9, 20):
+        injected = torch.randn(3, count, 4, 5, generator=torch.Generator().manual_seed(1))
+        injected[1, 0, 2, 2] = math.nan
+        actions = ops.cem_sample(mean, std, 21, 7, 1, low=low, high=high, injected=injected, isa=isa)
+        assert torch.equal(actions[:, 1 : 1 + count].nan_to_num(9), injected.clamp(low, high).nan_to_num(9))
+        assert torch.equal(actions[:, 1 + count :], plain[:, 1 + count :])
+        assert torch.equal(actions[:, 0], plain[:, 0])
+
+
+def test_a_counter_in_memory_takes_the_place_of_seed_and_iteration(isa: str) -> None:
+    mean, std = distribution(2, 5, 3)
+    for seed, iteration in ((0, 0), (2**63 - 1, 2**32 - 1), (2**40 + 3, 17)):
+        counter = torch.tensor([seed, iteration])
+        found = ops.cem_sample(mean, std, 9, 5, 6, counter=counter, isa=isa)
+        assert torch.equal(found, ops.cem_sample(mean, std, 9, seed, iteration, isa=isa))
+        assert torch.equal(found, reference.cem_sample(mean, std, 9, 5, 6, counter=counter))
 
 
 @settings(max_examples=60, deadline=None)
@@ -211,6 +238,15 @@ def test_iterations_and_seeds_are_independent(draws: np.ndarray) -> None:
         ({"high": torch.zeros(1, 4)}, ValueError, "high has shape"),
         ({"factor": torch.ones(2, 2)}, ValueError, r"factor has shape \(2, 2\)"),
         ({"factor": torch.ones(3, 3).double()}, TypeError, "factor is torch.float64"),
+        (
+            {"injected": torch.zeros(2, 5, 3, 4)},
+            ValueError,
+            "injected has 5 candidates, expected less than 5",
+        ),
+        ({"injected": torch.zeros(2, 2, 3, 3)}, ValueError, "injected has shape"),
+        ({"injected": torch.zeros(2, 3, 4)}, ValueError, "injected has shape"),
+        ({"counter": torch.zeros(3, dtype=torch.int64)}, ValueError, "counter has shape"),
+        ({"counter": torch.zeros(2)}, TypeError, "counter is torch.float32"),
         ({"threads": 0}, ValueError, "threads is 0"),
         ({"isa": "mmx"}, ValueError, "instruction set 'mmx'"),
     ],

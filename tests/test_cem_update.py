@@ -85,10 +85,33 @@ def test_every_isa_gives_the_bits_of_the_reference(isa: str, shape) -> None:
     B, S, T, A, k = shape
     actions, cost, mean, std = example(B, S, T, A, seed=3)
     cost[0, S // 2] = math.nan
-    kernel = ops.cem_update(actions, cost, mean, std, k, momentum=0.3, min_std=0.2, isa=isa)
-    plain = reference.cem_update(actions, cost, mean, std, k, momentum=0.3, min_std=0.2)
+    options = {
+        "momentum": 0.3,
+        "min_std": 0.2,
+        "best_cost": cost[:, 0].nan_to_num(1.0),
+        "best_actions": mean + 1,
+    }
+    kernel = ops.cem_update(actions, cost, mean, std, k, **options, isa=isa)
+    plain = reference.cem_update(actions, cost, mean, std, k, **options)
     for ours, theirs in zip(kernel, plain, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_the_best_seen_is_replaced_by_a_lower_finite_cost(isa: str) -> None:
+    actions, cost, mean, std = example(6, 9, 3, 2)
+    cost[0] = math.nan  # none is finite: the old one stays, whatever it is
+    cost[1, 4] = -9.0
+    cost[2, 4] = -math.inf  # counts as worst
+    cost[3:, 7] = -3.0
+    old, seen = torch.tensor([math.inf, -8.0, -9.0, math.inf, -3.0, math.nan]), mean + 50
+    *_, best_cost, best_actions = ops.cem_update(
+        actions, cost, mean, std, 2, best_cost=old, best_actions=seen, isa=isa
+    )
+    assert best_cost.tolist()[:5] == [math.inf, -9.0, -9.0, -3.0, -3.0]
+    assert best_cost[5].isnan()  # nothing is below it
+    for b, taken in enumerate((None, 4, None, 7, None, None)):
+        assert torch.equal(best_actions[b], seen[b] if taken is None else actions[b, taken])
+    assert len(ops.cem_update(actions, cost, mean, std, 2, isa=isa)) == 5
 
 
 def test_batch_and_threads_do_not_change_a_bit(isa: str) -> None:
@@ -140,6 +163,14 @@ def test_inputs_are_left_as_they_were(isa: str) -> None:
         ({"elite_count": 6}, ValueError, "elite_count is 6"),
         ({"momentum": 1.0}, ValueError, "momentum is 1.0"),
         ({"min_std": -0.1}, ValueError, "min_std is -0.1"),
+        ({"best_cost": torch.zeros(2)}, ValueError, "best_actions is None"),
+        ({"best_actions": torch.zeros(2, 3, 4)}, ValueError, "best_cost is None"),
+        (
+            {"best_cost": torch.zeros(3), "best_actions": torch.zeros(2, 3, 4)},
+            ValueError,
+            "best_cost has shape",
+        ),
+        ({"best_cost": torch.zeros(2), "best_actions": torch.zeros(2, 4, 3)}, ValueError, "best_actions has"),
         ({"threads": -1}, ValueError, "threads is -1"),
     ],
 )

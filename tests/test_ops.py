@@ -18,16 +18,48 @@ def arguments() -> dict[str, tuple]:
     latents, goal = torch.randn(2, 9, 3, 20, generator=random), torch.randn(2, 20, generator=random)
     bound, stream, noise = torch.ones(4), torch.tensor([3, 9]), torch.randn(2, 9, 3, 4, generator=random)
     return {
-        "cem_sample": (mean, std, 9, 2**40, 3, stream, None, -bound, bound, torch.eye(3), 1, None),
-        "cem_sample_noise": (mean, std, 9, 0, 0, None, noise, None, None, None, 2, None),
+        "cem_sample": (
+            mean,
+            std,
+            9,
+            2**40,
+            3,
+            stream,
+            None,
+            -bound,
+            bound,
+            torch.eye(3),
+            None,
+            None,
+            1,
+            None,
+        ),
+        "cem_sample_noise": (
+            mean,
+            std,
+            9,
+            0,
+            0,
+            None,
+            noise,
+            None,
+            None,
+            None,
+            actions[:, :2],
+            None,
+            2,
+            None,
+        ),
+        "cem_sample_counter": (mean, std, 9, 0, 0, *[None] * 6, torch.tensor([7, 2]), 1, None),
         "goal_cost": (latents, goal, "cosine", "min", 1, None),
-        "cem_update": (actions, cost, mean, std, 4, 0.1, 0.01, 1, None),
+        "cem_update": (actions, cost, mean, std, 4, 0.1, 0.01, None, None, 1, None),
+        "cem_update_best": (actions, cost, mean, std, 4, 0.1, 0.01, cost[:, 3], mean, 1, None),
     }
 
 
 @pytest.mark.parametrize("case", arguments())
 def test_opcheck(case: str) -> None:
-    name = case.removesuffix("_noise")
+    name = case.removesuffix("_noise").removesuffix("_counter").removesuffix("_best")
     torch.library.opcheck(getattr(torch.ops.fastwm, name).default, arguments()[case])
 
 

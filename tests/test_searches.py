@@ -384,8 +384,8 @@ def test_held_draws_are_repeated_and_otherwise_what_they_were(hold: int, options
     for run in runs:
         assert torch.equal(run, run[:, :1].expand_as(run))
     first = torch.stack([run[:, 0] for run in runs], dim=1).double()  # [S, draws, 2]
-    free = CEM(**options)._factor(len(runs))
-    factor = torch.eye(len(runs)) if free is None else free
+    factor = CEM(**options).factor(len(runs)) if options else torch.eye(len(runs))
+    assert factor is not None
     expected = (factor @ factor.T).double()
     for number in range(2):
         covariance = torch.cov(first[:, :, number].T).view_as(expected)

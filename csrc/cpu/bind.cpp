@@ -118,28 +118,32 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.doc() = "C++ kernels of fastwm for the CPU, one build per instruction set.";
   m.def("isas", &isas, "Instruction sets that this build has and this machine runs, best first.");
 
-  m.def("cem_sample", [](const std::string& isa, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream,
-                         uintptr_t low, uintptr_t high, uintptr_t factor, uintptr_t actions, int64_t B, int64_t S,
-                         int64_t T, int64_t A, uint64_t seed, int64_t iteration, int32_t threads) {
-    const CemSampleArgs a{at<float>(mean),
-                          at<float>(std),
-                          at<float>(noise),
-                          at<int64_t>(stream),
-                          at<float>(low),
-                          at<float>(high),
-                          at<float>(factor),
-                          at<float>(actions),
-                          B,
-                          S,
-                          T,
-                          A,
-                          seed,
-                          iteration,
-                          threads};
-    const Kernels& k = kernels_of(isa);
-    py::gil_scoped_release unlocked;
-    k.cem_sample(a);
-  });
+  m.def("cem_sample",
+        [](const std::string& isa, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream, uintptr_t low,
+           uintptr_t high, uintptr_t factor, uintptr_t injected, uintptr_t counter, uintptr_t actions, int64_t B,
+           int64_t S, int64_t T, int64_t A, int64_t I, uint64_t seed, int64_t iteration, int32_t threads) {
+          const CemSampleArgs a{at<float>(mean),
+                                at<float>(std),
+                                at<float>(noise),
+                                at<int64_t>(stream),
+                                at<float>(low),
+                                at<float>(high),
+                                at<float>(factor),
+                                at<float>(injected),
+                                at<int64_t>(counter),
+                                at<float>(actions),
+                                B,
+                                S,
+                                T,
+                                A,
+                                I,
+                                seed,
+                                iteration,
+                                threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.cem_sample(a);
+        });
 
   m.def("goal_cost", [](const std::string& isa, uintptr_t latents, uintptr_t goal, uintptr_t cost, int64_t B, int64_t S,
                         int64_t T, int64_t E, int32_t metric, int32_t reduce, int32_t threads) {
@@ -153,17 +157,22 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 
   m.def("cem_update",
         [](const std::string& isa, uintptr_t actions, uintptr_t cost, uintptr_t old_mean, uintptr_t old_std,
-           uintptr_t mean, uintptr_t std, uintptr_t elites, uintptr_t elite_cost, uintptr_t non_finite, int64_t B,
+           uintptr_t old_best_cost, uintptr_t old_best_actions, uintptr_t mean, uintptr_t std, uintptr_t elites,
+           uintptr_t elite_cost, uintptr_t non_finite, uintptr_t best_cost, uintptr_t best_actions, int64_t B,
            int64_t S, int64_t T, int64_t A, int64_t elite_count, double momentum, double min_std, int32_t threads) {
           const CemUpdateArgs a{at<float>(actions),
                                 at<float>(cost),
                                 at<float>(old_mean),
                                 at<float>(old_std),
+                                at<float>(old_best_cost),
+                                at<float>(old_best_actions),
                                 at<float>(mean),
                                 at<float>(std),
                                 at<int64_t>(elites),
                                 at<float>(elite_cost),
                                 at<int64_t>(non_finite),
+                                at<float>(best_cost),
+                                at<float>(best_actions),
                                 B,
                                 S,
                                 T,

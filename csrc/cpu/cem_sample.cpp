@@ -1,5 +1,5 @@
 // Candidate actions: mean + std * noise, one counter per four numbers, so that a candidate is a function of (seed,
-// iteration, stream, s, t, a) and of nothing else.
+// iteration, stream, s, t, a) and of nothing else; but for the first, the mean, and those injected after it.
 //
 //   counter = (flat index of (t, a) / 4, s, stream[b], iteration), key = seed
 //
@@ -20,11 +20,12 @@ void draw(const CemSampleArgs& a, int64_t b, int64_t first, int64_t count, float
   vu candidate;
   for (int lane = 0; lane < LANES; ++lane) candidate[lane] = static_cast<uint32_t>(first + lane);
   const uint32_t stream = static_cast<uint32_t>(a.stream ? a.stream[b] : b);
+  const uint64_t seed = static_cast<uint64_t>(a.counter ? a.counter[0] : static_cast<int64_t>(a.seed));
+  const uint32_t iteration = static_cast<uint32_t>(a.counter ? a.counter[1] : a.iteration);
   for (int64_t i = 0; i < numbers; i += 4) {
-    vu counter[4] = {vu{} + static_cast<uint32_t>(i / 4), candidate, vu{} + stream,
-                     vu{} + static_cast<uint32_t>(a.iteration)};
+    vu counter[4] = {vu{} + static_cast<uint32_t>(i / 4), candidate, vu{} + stream, vu{} + iteration};
     float normals[LANES][4];
-    philox_normals(counter, a.seed, normals);
+    philox_normals(counter, seed, normals);
     if (i + 4 <= numbers) {
       for (int64_t c = 0; c < count; ++c) std::memcpy(rows + c * numbers + i, normals[c], sizeof normals[c]);
     } else {
@@ -52,6 +53,13 @@ void clip(const CemSampleArgs& a, float* row) {
     for (int64_t i = 0; i < a.T * a.A; ++i) row[i] = row[i] > a.high[i] ? a.high[i] : row[i];
 }
 
+// What takes the place of candidate s's draw: [T, A], or null.
+const float* replacement(const CemSampleArgs& a, int64_t b, int64_t s) {
+  const int64_t numbers = a.T * a.A;
+  if (s == 0) return a.mean + b * numbers;
+  return a.injected && s <= a.I ? a.injected + (b * a.I + s - 1) * numbers : nullptr;
+}
+
 int64_t groups(const CemSampleArgs& a) { return (a.S + LANES - 1) / LANES; }
 
 // LANES candidates of one environment.
@@ -68,9 +76,12 @@ void sample_group(void* context, int64_t index, int32_t) {
     draw(a, b, first, count, rows);
   for (int64_t c = 0; c < count; ++c) {
     float* row = rows + c * numbers;
-    if (a.factor) colour(a, row);
-    for (int64_t i = 0; i < numbers; ++i) row[i] = mean[i] + std[i] * row[i];
-    if (first + c == 0) std::memcpy(row, mean, sizeof(float) * numbers);
+    if (const float* given = replacement(a, b, first + c)) {
+      std::memcpy(row, given, sizeof(float) * numbers);
+    } else {
+      if (a.factor) colour(a, row);
+      for (int64_t i = 0; i < numbers; ++i) row[i] = mean[i] + std[i] * row[i];
+    }
     clip(a, row);
   }
 }

@@ -76,6 +76,17 @@ void refit(const CemUpdateArgs& a, int64_t b, int64_t first, int64_t width) {
   }
 }
 
+// The best candidate of all iterations so far.
+void keep_best(const CemUpdateArgs& a, int64_t b) {
+  const int64_t numbers = a.T * a.A, first = a.elites[b * a.elite_count];
+  const float cost = a.cost[b * a.S + first];
+  const bool better = __builtin_isfinite(cost) && cost < a.old_best_cost[b];
+  a.best_cost[b] = better ? cost : a.old_best_cost[b];
+  std::memcpy(a.best_actions + b * numbers,
+              better ? a.actions + (b * a.S + first) * numbers : a.old_best_actions + b * numbers,
+              sizeof(float) * numbers);
+}
+
 void update_environment(void* context, int64_t b, int32_t) {
   const CemUpdateArgs& a = *static_cast<const CemUpdateArgs*>(context);
   const float* cost = a.cost + b * a.S;
@@ -86,6 +97,7 @@ void update_environment(void* context, int64_t b, int32_t) {
   a.elite_cost[b] = mean_cost(cost, a.elites + b * a.elite_count, a.elite_count);
   for (int64_t first = 0; first < a.T * a.A; first += COLUMNS)
     refit(a, b, first, a.T * a.A - first < COLUMNS ? a.T * a.A - first : COLUMNS);
+  if (a.old_best_cost) keep_best(a, b);
 }
 
 }  // namespace

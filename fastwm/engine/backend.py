@@ -1,13 +1,14 @@
 """Which backend and instruction set run, chosen once, printable and forceable.
 
-Two environment variables: `FASTWM_BACKEND` (cpu, torch) and `FASTWM_ISA` (avx512_bf16, avx512, avx2, baseline). A choice that
-this machine or this build cannot run raises when it is first used.
+Two environment variables: `FASTWM_BACKEND` (cpu, cuda, torch) and `FASTWM_ISA` (avx512_bf16, avx512, avx2, baseline). A choice
+that this machine or this build cannot run raises when it is first used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import platform
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-BACKENDS = ("cpu", "torch")
+BACKENDS = ("cpu", "cuda", "torch")
 
 
 def cpu_module() -> Any:
@@ -66,14 +67,18 @@ def _isa(wanted: str) -> str:
 
 
 def backend(name: str = "auto") -> str:
-    """Resolve a backend name: the argument, else `FASTWM_BACKEND`, else cpu where the compiled module is there, else torch.
+    """Resolve a backend name: the argument, else `FASTWM_BACKEND`, else cuda on a machine with a GPU that can be used, else cpu
+    where its compiled module is there, else torch.
 
-    Raises ValueError for an unknown name and ImportError if cpu was asked for by name and is not there.
+    Raises ValueError for an unknown name; ImportError if a backend that was asked for by name was not built, or `triton`, which
+    cuda needs, is missing; RuntimeError if there is no GPU for it.
     """
     source = "backend"
     if name == "auto" and os.environ.get("FASTWM_BACKEND"):
         name, source = os.environ["FASTWM_BACKEND"], "FASTWM_BACKEND"
     if name == "auto":
+        if _has_gpu():
+            return "cuda"
         try:
             cpu_module()
         except ImportError:
@@ -83,7 +88,30 @@ def backend(name: str = "auto") -> str:
         raise ValueError(f"{source} is {name!r}, expected one of {BACKENDS} or 'auto'")
     if name == "cpu":
         cpu_module()
+    if name == "cuda":
+        _check_gpu()
     return name
+
+
+def _has_gpu() -> bool:
+    """Whether everything is there that backend "cuda" needs; an emulated GPU is none."""
+    try:
+        if not torch.cuda.is_available() or cuda_module().emulated:
+            return False
+        _check_gpu()
+    except ImportError:
+        return False
+    return True
+
+
+def _check_gpu() -> None:
+    from fastwm.engine.cuda.device import default_device
+
+    if importlib.util.find_spec("triton") is None:
+        raise ImportError(
+            "backend 'cuda' needs the package triton, which PyTorch for CUDA brings; `pip install triton`"
+        )
+    default_device()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from fastwm.models.calibration import Calibration
 from fastwm.ops._check import from_array
 from fastwm.ops.rollout import check_rollout, one_by_one
 from fastwm.ops.rollout import rollout as packed_rollout
+
+if TYPE_CHECKING:
+    from fastwm.engine.cuda.predictor import DevicePredictor
 
 
 @dataclasses.dataclass
@@ -48,7 +51,7 @@ class Engine:
 
     Letters: B environments, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in one block.
     embed_dim is E, action_dim A, window the most K, action_block the environment steps in a block; action_mean and action_std
-    [A] are those of the training actions, in environment units; backend, dtype and threads are what runs.
+    [A] are those of the training actions, in environment units; backend, dtype and threads are what runs, device where.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Engine:
         threads: int,
         isa: str,
         why: dict[str, str],
-        packed: PackedPredictor | None = None,
+        packed: PackedPredictor | DevicePredictor | None = None,
         ranking_gate: dict[str, Any] | None = None,
     ) -> None:
         self.spec = imported.spec
@@ -70,6 +73,7 @@ class Engine:
         self.action_mean, self.action_std = imported.action_mean, imported.action_std
         self._imported, self._why, self._isa = imported, why, isa
         self._packed, self._ranking_gate = packed, ranking_gate
+        self.device = packed.device if backend == "cuda" else torch.device("cpu")  # type: ignore[union-attr]
 
     @torch.no_grad()
     def encode(self, obs: Tensor | np.ndarray) -> Tensor:
@@ -122,18 +126,23 @@ class Engine:
         """Predicted latents after each candidate's actions: [B, S, E] after the last block, or [B, S, T, E] with keep="all".
 
         context [B, K, E]: latents of the last K frames, 1 <= K <= window. actions [B, S, T, A] in environment units.
-        past_actions [B, K-1, A]: blocks executed between the context frames, needed when K > 1. All float32 on the CPU.
-        seconds: the time to start work in: latents of candidates that were not started by then are NaN.
+        past_actions [B, K-1, A]: blocks executed between the context frames, needed when K > 1. All float32 on the CPU; or, with
+        backend "cuda", on the engine's device, where numbers that are not finite are not looked for: that would wait for it. The
+        latents are where the actions are.
+        seconds: the time to start work in: latents of candidates that were not started by then are NaN. A GPU starts all of
+        them, or none if it is 0 or less.
         Gradients flow to the arguments that ask for them, through the reference in PyTorch, in float32.
         Equal to the model's own sliding-window rollout within the dtype's tolerance.
         Raises TypeError or ValueError, naming the argument, before any work.
         """
         if keep not in ("last", "all"):
             raise ValueError(f"keep is {keep!r}, expected 'last' or 'all'")
+        if self.backend == "cuda":
+            return self._on_device(context, actions, past_actions, keep=keep, seconds=seconds)
         if self._packed is not None:
             all_steps = keep == "all"
             return packed_rollout(
-                self._packed,
+                self._packed,  # type: ignore[arg-type]
                 context,
                 actions,
                 past_actions,
@@ -144,6 +153,31 @@ class Engine:
         past_actions = check_rollout(self.spec, context, actions, past_actions)
         latents = one_by_one(self.spec, context, actions, past_actions, seconds)
         return latents if keep == "all" else latents[:, :, -1]
+
+    def _on_device(
+        self,
+        context: Tensor,
+        actions: Tensor,
+        past_actions: Tensor | None,
+        *,
+        keep: Literal["last", "all"],
+        seconds: float | None,
+    ) -> Tensor:
+        from fastwm.engine.cuda.device import on
+
+        given = [x for x in (context, actions, past_actions) if isinstance(x, Tensor)]
+        wants = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+        past_actions = check_rollout(self.spec, context, actions, past_actions, self.device)
+        if wants:
+            found = one_by_one(self.spec.to(context.device), context, actions, past_actions, seconds)
+            return found if keep == "all" else found[:, :, -1]
+        if seconds is not None and seconds <= 0:
+            shape = actions.shape[: 3 if keep == "all" else 2]
+            return actions.new_full((*shape, self.embed_dim), torch.nan)
+        with on(self.device):
+            inputs = (x.to(self.device) for x in (context, actions, past_actions))
+            latents = self._packed.rollout(*inputs, keep_all=keep == "all")  # type: ignore[union-attr]
+        return latents.to(actions.device)
 
     def info(self) -> dict:
         """What runs and why: backend, instruction set, dtype, threads, sizes, weight bytes, ranking gate.

@@ -36,6 +36,7 @@ class Ensemble:
         self.embed_dim, self.action_dim, self.window = first.embed_dim, first.action_dim, first.window
         self.action_mean, self.action_std = first.action_mean, first.action_std
         self.threads, self.action_block = first.threads, first.action_block
+        self.device, self.backend = first.device, getattr(first, "backend", "cpu")
 
     @property
     def observation_dims(self) -> int:

@@ -6,7 +6,6 @@ the queries. Python owns the memory; the C++ predictor holds addresses into it.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import weakref
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastwm.engine.backend import cpu_module
-from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine, split_inputs
+from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_layer, split_inputs
 
 DTYPES = {"float32": 0, "bfloat16": 1, "int8": 2}
 LARGE_PAGE = 2 << 20
@@ -92,17 +91,15 @@ class PackedPredictor:
         }
 
     def _pack_layer(self, layer: Layer, W: int, H: int, D: int) -> list[tuple]:
-        qkv = fold_input_affine(layer.qkv, *layer.attention_norm)
-        scale = torch.ones(3, H, D, dtype=torch.float64)
-        scale[0] = D**-0.5
-        weight = (qkv.weight.double().view(3, H, D, W) * scale[..., None]).transpose(0, 1)  # [H, 3, D, W]
-        bias = (qkv.bias.double().view(3, H, D) * scale).transpose(0, 1)  # type: ignore[union-attr]
-        qkv = Dense(weight.reshape(3 * H * D, W).float(), bias.flatten().float())
+        folded = fold_layer(layer, H)
+        qkv = folded.qkv
+        assert qkv.bias is not None
+        weight, bias = qkv.weight.view(3, H, D, W).transpose(0, 1), qkv.bias.view(3, H, D).transpose(0, 1)
         return [
             self._pack(layer.modulation, out_blocks=6),
-            self._pack(qkv, out_blocks=3 * H),
+            self._pack(Dense(weight.reshape(3 * H * D, W), bias.flatten()), out_blocks=3 * H),
             self._pack(layer.out, in_blocks=H),
-            self._pack(dataclasses.replace(fold_input_affine(layer.fc1, *layer.mlp_norm), activation="gelu")),
+            self._pack(folded.fc1),
             self._pack(layer.fc2, after="gelu"),
         ]
 

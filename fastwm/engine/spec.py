@@ -6,7 +6,7 @@ A new model family is one importer that fills a `PredictorSpec`, not a new engin
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -83,6 +83,10 @@ class PredictorSpec:
     def condition_dim(self) -> int:
         return self.action[-1].weight.shape[0]
 
+    def to(self, device: torch.device) -> PredictorSpec:
+        """The same with its tensors on another device."""
+        return _moved(self, device)
+
     def validate(self) -> PredictorSpec:
         """Raise ValueError, naming the part, unless all sizes fit together and all weights are finite."""
         if not self.action:
@@ -118,6 +122,17 @@ class PredictorSpec:
         return self
 
 
+def _moved(part: Any, device: torch.device) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if isinstance(part, (list, tuple)):
+        return type(part)(_moved(item, device) for item in part)
+    if dataclasses.is_dataclass(part):
+        fields = dataclasses.fields(part)
+        return dataclasses.replace(part, **{f.name: _moved(getattr(part, f.name), device) for f in fields})  # type: ignore[type-var]
+    return part
+
+
 def fold_linear(first: Dense, second: Dense) -> Dense:
     """second(first(x)) as one Dense; `first` has no norm and no activation. Computed in float64."""
     if first.norm is not None or first.activation != "none":
@@ -132,6 +147,23 @@ def fold_input_affine(dense: Dense, gain: Tensor, shift: Tensor) -> Dense:
     weight = dense.weight.double() * gain.double()
     bias = _bias(dense).double() + dense.weight.double() @ shift.double()
     return dataclasses.replace(dense, weight=weight.float(), bias=bias.float())
+
+
+def fold_layer(layer: Layer, heads: int) -> Layer:
+    """The same block with plain inner norms: their affine part is in qkv and fc1, and the queries are scaled by D^-1/2."""
+    qkv = fold_input_affine(layer.qkv, *layer.attention_norm)
+    inner = qkv.weight.shape[0] // 3
+    scale = torch.ones(3 * inner, dtype=torch.float64)
+    scale[:inner] = (inner // heads) ** -0.5
+    weight, bias = qkv.weight.double() * scale[:, None], _bias(qkv).double() * scale
+    one, zero = torch.ones_like(layer.mlp_norm[0]), torch.zeros_like(layer.mlp_norm[1])
+    return dataclasses.replace(
+        layer,
+        attention_norm=(one, zero),
+        qkv=Dense(weight.float(), bias.float()),
+        mlp_norm=(one, zero),
+        fc1=dataclasses.replace(fold_input_affine(layer.fc1, *layer.mlp_norm), activation="gelu"),
+    )
 
 
 def split_inputs(dense: Dense, count: int) -> tuple[Dense, Dense]:

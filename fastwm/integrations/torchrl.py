@@ -85,7 +85,8 @@ class SearchPlanner(MPCPlannerBase):
         shape = (self.method.iterations, len(start), self.method.samples, *mean.shape[1:])
         draws = make_draws(self._seeds.getrandbits(63), None, noise, shape)
         std = torch.full_like(mean, self.method.std)
-        state, record, _ = search(self.method, evaluate, mean, std, draws, Clock(deadline))
+        found = search(self.method, evaluate, mean, std, draws, Clock(deadline))
+        state, record = found.state, found.record
         record.refuse_hopeless()
         plan = record.best_actions if self.method.return_best else state.mean
         return plan[:, 0].reshape(*tensordict.batch_size, *spec.shape).to(tensordict.device, spec.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastwm.engine import backend
+from fastwm.engine.cuda.device import Launch, launch
 
 
 def tensor(
@@ -26,15 +27,20 @@ def tensor(
         raise ValueError(f"{name} is on {value.device}, expected {like.device}")
 
 
-def dense(name: str, value: object, expected: str) -> Tensor:
-    """`value` if it is a dense float32 tensor on the CPU. `expected`: its shape, for messages."""
+CPU = torch.device("cpu")
+
+
+def dense(name: str, value: object, expected: str, device: torch.device = CPU) -> Tensor:
+    """`value` if it is a dense float32 tensor on the CPU or on `device`. `expected`: its shape, for messages."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor {expected}")
     if value.dtype != torch.float32:
         raise TypeError(f"{name} is {value.dtype}, expected torch.float32 {expected}")
     readable(name, value, expected)
-    if value.device.type != "cpu":
-        raise ValueError(f"{name} is on {value.device}, expected the CPU")
+    if value.device not in (CPU, device):
+        raise ValueError(
+            f"{name} is on {value.device}, expected {device if device.type != 'cpu' else 'the CPU'}"
+        )
     return value
 
 
@@ -99,6 +105,22 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> int:
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}, expected one of {allowed}")
     return allowed.index(value)
+
+
+def gpu_for(device: torch.device, isa: str | None) -> Launch | None:
+    """What starts the GPU's kernels, or None if tensors of this device are not theirs.
+
+    They are not where an instruction set was asked for by name, and CUDA tensors are not where the backend is torch or
+    `fastwm._cuda` was not built: then the PyTorch reference runs.
+    """
+    if isa is not None or (device.type == "cuda" and backend.backend() == "torch"):
+        return None
+    try:
+        return launch(device)
+    except ImportError:
+        if device.type != "cuda":
+            raise
+        return None
 
 
 def kernels_for(device: torch.device, isa: str | None) -> str | None:

@@ -23,6 +23,8 @@ def cem_sample(
     low: Tensor | None = None,
     high: Tensor | None = None,
     factor: Tensor | None = None,
+    injected: Tensor | None = None,
+    counter: Tensor | None = None,
     threads: int = 1,
     isa: str | None = None,
 ) -> Tensor:
@@ -36,9 +38,13 @@ def cem_sample(
     noise: float32 [B, S, T, A] draws used instead. low, high: float32 [A] or [T, A].
     factor: float32 [T, T], lower triangular: over T, the noise of a number is factor times independent normals, and so
     has the covariance factor factor^T (fastwm/planning/noise.py); also applied to `noise`.
+    injected: float32 [B, I, T, A], I < samples: candidates 1 .. I, within the same bounds; the others are what they were.
+    counter: int64 [2], the seed and the iteration, in place of the two numbers: what a captured CUDA graph is replayed with.
     Raises TypeError or ValueError naming the argument.
     """
-    return _cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, factor, threads, isa)
+    return _cem_sample(
+        mean, std, samples, seed, iteration, stream, noise, low, high, factor, injected, counter, threads, isa
+    )
 
 
 def _check_arguments(
@@ -52,6 +58,8 @@ def _check_arguments(
     low: Tensor | None,
     high: Tensor | None,
     factor: Tensor | None,
+    injected: Tensor | None,
+    counter: Tensor | None,
     threads: int,
     isa: str | None,
 ) -> Tensor:
@@ -70,13 +78,22 @@ def _check_arguments(
             _check.tensor(name, bound, (A,) if bound.dim() == 1 else (T, A), mean)
     if factor is not None:
         _check.tensor("factor", factor, (T, T), mean)
+    if injected is not None:
+        _check.rank("injected", injected, "B I T A")
+        _check.tensor("injected", injected, (B, injected.shape[1], T, A), mean)
+        if injected.shape[1] >= samples:
+            raise ValueError(
+                f"injected has {injected.shape[1]} candidates, expected less than {samples}, all there are"
+            )
+    if counter is not None:
+        _check.tensor("counter", counter, (2,), mean, torch.int64)
     _check.integer("threads", threads, 1, 1025)
     return mean.new_empty(B, samples, T, A)
 
 
 @op(
     "cem_sample(Tensor mean, Tensor std, SymInt samples, SymInt seed, SymInt iteration, Tensor? stream, Tensor? noise, "
-    "Tensor? low, Tensor? high, Tensor? factor, int threads, str? isa) -> Tensor",
+    "Tensor? low, Tensor? high, Tensor? factor, Tensor? injected, Tensor? counter, int threads, str? isa) -> Tensor",
     fake=_check_arguments,
 )
 def _cem_sample(
@@ -90,25 +107,28 @@ def _cem_sample(
     low: Tensor | None,
     high: Tensor | None,
     factor: Tensor | None,
+    injected: Tensor | None,
+    counter: Tensor | None,
     threads: int,
     isa: str | None,
 ) -> Tensor:
     actions = _check_arguments(
-        mean, std, samples, seed, iteration, stream, noise, low, high, factor, threads, isa
+        mean, std, samples, seed, iteration, stream, noise, low, high, factor, injected, counter, threads, isa
     )
-    kernels = _check.kernels_for(mean.device, isa)
-    if kernels is None:
-        return reference.cem_sample(mean, std, samples, seed, iteration, stream, noise, low, high, factor)
+    gpu, kernels = _check.gpu_for(mean.device, isa), _check.kernels_for(mean.device, isa)
+    if gpu is None and kernels is None:
+        return reference.cem_sample(
+            mean, std, samples, seed, iteration, stream, noise, low, high, factor, injected, counter
+        )
     B, S, T, A = actions.shape
-    mean, std = mean.contiguous(), std.contiguous()
-    stream = None if stream is None else stream.contiguous()
-    noise = None if noise is None else noise.contiguous()
-    low = None if low is None else low.expand(T, A).contiguous()
-    high = None if high is None else high.expand(T, A).contiguous()
-    factor = None if factor is None else factor.contiguous()
-    cpu_module().cem_sample(
-        kernels,
-        *map(_check.address, (mean, std, noise, stream, low, high, factor, actions)),
-        *(B, S, T, A, seed, iteration, threads),
-    )
+    low = None if low is None else low.expand(T, A)
+    high = None if high is None else high.expand(T, A)
+    given = (mean, std, noise, stream, low, high, factor, injected, counter)
+    inputs = [None if value is None else value.contiguous() for value in given]
+    addresses = map(_check.address, (*inputs, actions))
+    sizes = (B, S, T, A, 0 if injected is None else injected.shape[1])
+    if gpu is not None:
+        gpu("cem_sample", *addresses, *sizes, seed, iteration)
+    else:
+        cpu_module().cem_sample(kernels, *addresses, *sizes, seed, iteration, threads)
     return actions

@@ -59,14 +59,14 @@ def _goal_cost(
     latents: Tensor, goal: Tensor, metric: str, reduce: str, threads: int, isa: str | None
 ) -> Tensor:
     cost = _check_arguments(latents, goal, metric, reduce, threads, isa)
-    kernels = _check.kernels_for(latents.device, isa)
-    if kernels is None:
+    gpu, kernels = _check.gpu_for(latents.device, isa), _check.kernels_for(latents.device, isa)
+    if gpu is None and kernels is None:
         return reference.goal_cost(latents, goal, metric, reduce)
     latents, goal = latents.contiguous(), goal.contiguous()
-    cpu_module().goal_cost(
-        kernels,
-        *map(_check.address, (latents, goal, cost)),
-        *latents.shape,
-        *(METRICS.index(metric), REDUCTIONS.index(reduce), threads),
-    )
+    addresses = map(_check.address, (latents, goal, cost))
+    how = (METRICS.index(metric), REDUCTIONS.index(reduce))
+    if gpu is not None:
+        gpu("goal_cost", *addresses, *latents.shape, *how)
+    else:
+        cpu_module().goal_cost(kernels, *addresses, *latents.shape, *how, threads)
     return cost

@@ -62,8 +62,14 @@ def one_by_one(
     return torch.cat(each)
 
 
-def check_shapes(spec: PredictorSpec, context: object, actions: object, past_actions: object) -> None:
-    """Raise TypeError or ValueError unless the three tensors fit the predictor and each other."""
+def check_shapes(
+    spec: PredictorSpec,
+    context: object,
+    actions: object,
+    past_actions: object,
+    device: torch.device = _check.CPU,
+) -> None:
+    """Raise TypeError or ValueError unless the three tensors fit the predictor and each other, on the CPU or `device`."""
     E, A = spec.embed_dim, spec.action_dim
     for name, tensor, expected, ndim in (
         ("context", context, f"[B, K, {E}]", 3),
@@ -72,7 +78,7 @@ def check_shapes(spec: PredictorSpec, context: object, actions: object, past_act
     ):
         if name == "past_actions" and tensor is None:
             continue
-        dense = _check.dense(name, tensor, expected)
+        dense = _check.dense(name, tensor, expected, device)
         if dense.ndim != ndim:
             raise ValueError(f"{name} has shape {tuple(dense.shape)}, expected {expected}")
     assert isinstance(context, Tensor)
@@ -94,14 +100,19 @@ def check_shapes(spec: PredictorSpec, context: object, actions: object, past_act
 
 
 def check_rollout(
-    spec: PredictorSpec, context: Tensor, actions: Tensor, past_actions: Tensor | None
+    spec: PredictorSpec,
+    context: Tensor,
+    actions: Tensor,
+    past_actions: Tensor | None,
+    device: torch.device = _check.CPU,
 ) -> Tensor:
-    """Shapes and values; returns past_actions [B, K-1, A] (empty when K is 1)."""
-    check_shapes(spec, context, actions, past_actions)
+    """Shapes, and values of what is on the CPU; returns past_actions [B, K-1, A] (empty when K is 1)."""
+    check_shapes(spec, context, actions, past_actions, device)
     if past_actions is None:
         past_actions = context.new_empty(context.shape[0], 0, spec.action_dim)
     for name, tensor in (("context", context), ("actions", actions), ("past_actions", past_actions)):
-        _check.finite(name, tensor)
+        if tensor.device.type == "cpu":
+            _check.finite(name, tensor)
     return past_actions
 
 

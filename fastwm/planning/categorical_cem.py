@@ -15,7 +15,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastwm.planning.draws import Draws
@@ -80,7 +79,7 @@ class CategoricalCEM(Sampling):
         """The blocks of given categories: int64 [..., steps, variables] -> float32 [..., A]"""
         sizes = self._sizes()
         parts = zip(numbers.flatten(-2).unbind(-1), sizes, strict=True)
-        return torch.cat([F.one_hot(chosen, size) for chosen, size in parts], dim=-1).float()
+        return torch.cat([_one_hot(chosen, size) for chosen, size in parts], dim=-1)
 
     def start(self, mean: Tensor, std: Tensor) -> State:
         """The state before the first iteration: probabilities of the mean [B, T, A] given, uniform where it is all zero."""
@@ -93,14 +92,26 @@ class CategoricalCEM(Sampling):
         return super().start(likely, _deviation(likely))
 
     def draw(
-        self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
+        self,
+        mean: Tensor,
+        std: Tensor,
+        samples: int,
+        draws: Draws,
+        iteration: int,
+        *,
+        injected: Tensor | None = None,
+        threads: int = 1,
     ) -> Tensor:
-        """One-hot candidates [B, samples, T, A] of probabilities `mean` [B, T, A]; the first is the likeliest."""
+        """One-hot candidates [B, samples, T, A] of probabilities `mean` [B, T, A]; the first is the likeliest, the next are
+        those injected [B, I, T, A]."""
         self._variables(mean)  # checks A
         normal = self.deviates(mean, samples, draws, iteration, threads=threads)
         # log_ndtr and division give a number the same bits at every place of a tensor, which torch.log does not promise.
         wait = (-torch.special.log_ndtr(normal.double())).clamp_min(1e-300) / mean[:, None]
-        return self._winners(-wait)
+        drawn = self._winners(-wait)
+        if injected is not None:
+            drawn[:, 1 : 1 + injected.shape[1]] = self.clip(injected)
+        return drawn
 
     def clip(self, actions: Tensor) -> Tensor:
         """[..., A] as one-hot vectors: the largest number of each variable."""
@@ -139,15 +150,18 @@ class CategoricalCEM(Sampling):
 
     def _winners(self, scores: Tensor) -> Tensor:
         """[..., A] -> one-hot float32 [..., A]; of equal scores the first."""
-        return torch.cat(
-            [F.one_hot(x.argmax(-1), x.shape[-1]) for x in self._variables(scores)], dim=-1
-        ).float()
+        return torch.cat([_one_hot(x.argmax(-1), x.shape[-1]) for x in self._variables(scores)], dim=-1)
 
     def _smooth(self, likely: Tensor) -> Tensor:
         return torch.cat(
             [(x + self.smoothing) / (1 + x.shape[-1] * self.smoothing) for x in self._variables(likely)],
             dim=-1,
         )
+
+
+def _one_hot(chosen: Tensor, size: int) -> Tensor:
+    """int64 [...] -> float32 [..., size]; torch's own waits for the numbers."""
+    return (chosen[..., None] == torch.arange(size, device=chosen.device)).float()
 
 
 def _deviation(likely: Tensor) -> Tensor:

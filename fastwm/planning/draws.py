@@ -20,6 +20,9 @@ class Draws:
     seed: int  # 0 .. 2^63-1
     environments: Tensor  # int64 [B], the stream of each environment, 0 .. 2^32-1
     noise: Tensor | None = None  # [iterations, B, S, T, A] standard normal draws used instead
+    counters: Tensor | None = (
+        None  # int64 [iterations, 2] seed and iteration, read when a kernel runs, not when it is started
+    )
 
 
 def make_draws(

@@ -113,5 +113,5 @@ def _beginning(actions: Tensor) -> tuple[Tensor, ...]:
     moments, the powers of its betas [B, S, 1, 1], and who has come to rest [B]."""
     moments = torch.zeros_like(actions, dtype=torch.float64)
     powers = torch.ones_like(moments[:, :, :1, :1])
-    still = torch.zeros(len(actions), dtype=torch.bool)
+    still = torch.zeros(len(actions), dtype=torch.bool, device=actions.device)
     return actions, actions, moments, moments, powers, powers, still

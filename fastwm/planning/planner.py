@@ -24,7 +24,8 @@ from fastwm.planning.plan import Plan
 from fastwm.planning.policy import Policy, continued, propose
 from fastwm.planning.recommended import SEARCH_OPTIONS, recommended_search
 from fastwm.planning.sampling import Sampling, best
-from fastwm.planning.search import Iteration, search
+from fastwm.planning.search import Iteration
+from fastwm.planning.solve import Problem, Solver
 from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, first_mean, first_std
 
 Fallback = Literal["warm_start", "policy", "zero"]
@@ -83,6 +84,7 @@ class Planner:
             made, expected = ("an", "a fastwm.Risk of it") if ensemble else ("no", "one of a single model")
             raise ValueError(f"cost is {self.cost}, but engine is {made} Ensemble, expected {expected}")
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
+        self._solver = Solver(self.engine, self.optimizer, self.cost)
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
 
@@ -202,7 +204,7 @@ class Planner:
             )
         context, past_actions = observe(engine, obs)  # [B, K, E], [B, K-1, A]
         B, K, _ = context.shape
-        target, cost = self.goal(goal, B), self.cost.begin(B)
+        target = self.goal(goal, B)
         start = WarmStart.of(warm_start)
         begun = first_blocks(engine, start, B, self.horizon)  # [B, T', A]
         mean = first_mean(engine, begun, self.horizon)  # [B, T, A]
@@ -214,40 +216,31 @@ class Planner:
             mean, seeds = self._consult(self.policy, context, past_actions, target, begun, draws.seed)
             tried = seeds if tried is None else torch.cat([tried, seeds], dim=1)
 
-        changes = cost is not self.cost  # while the search goes on
-        judged: list[Tensor] = []  # the last candidates' cost that does not
-
-        def evaluate(actions: Tensor) -> Tensor:
-            """[B, S, T, A] -> [B, S]"""
-            latents = engine.rollout(context, actions, past_actions, keep=cost.keep, seconds=clock.left)
-            if changes:
-                judged[:] = [self.cost(latents, actions, target, threads=engine.threads).detach()]
-            return cost(latents, actions, target, threads=engine.threads)
-
-        state, record, end = search(
-            self.optimizer,
-            evaluate,
-            mean,
-            first_std(start if self.optimizer.warm_std else None, std),
-            draws,
+        state, record, end, graph = self._solver.solve(
+            Problem(
+                context, past_actions, target.latents, target.state, target.reached,
+                mean=mean,
+                std=first_std(start if self.optimizer.warm_std else None, std),
+                fallback=self._fallback(mean, seeds),
+                proposals=tried,
+                kept=first_kept(start, mean) if self.optimizer.keep else None,
+                environments=draws.environments,
+                noise=draws.noise,
+            ),
+            draws.seed,
             clock,
-            fallback=self._fallback(mean, seeds),
-            proposals=tried,
-            kept=first_kept(start, mean) if self.optimizer.keep else None,
-            judge=judged.pop if changes else None,
             callback=callback,
             expected=self._pace.get((B, K), 0.0),
-            threads=engine.threads,
-        )
+        )  # fmt: skip
         self._remember(clock, B, K)
         record.refuse_hopeless()
         seen = self.optimizer.return_best or not record.iterations
         final = self.optimizer.clip(state.mean)  # [B, T, A]
         actions, stats = record.best_actions if seen else final, {}
-        if cost.constrained:
+        if self.cost.constrained:
             either = torch.stack([final, record.best_actions], dim=1)  # [B, 2, T, A]
             either = either if record.iterations else either[:, 1:]
-            latents = engine.rollout(context, either, past_actions, keep=cost.keep)
+            latents = engine.rollout(context, either, past_actions, keep=self.cost.keep)
             actions, stats["violation"] = _cheapest(self.cost, latents, either, target)
         return Plan(
             actions=actions,
@@ -257,7 +250,11 @@ class Planner:
             iterations=record.iterations,
             elapsed=clock.elapsed,
             deadline_hit=clock.deadline_hit,
-            stats={"end": end} | record.stats() | stats | clock.stats() | {"seed": draws.seed},
+            stats={"end": end, "graph": graph}
+            | record.stats()
+            | stats
+            | clock.stats()
+            | {"seed": draws.seed},
             kept=state.kept if self.optimizer.keep else None,
         )
 

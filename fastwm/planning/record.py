@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastwm.planning.sampling import State
+from fastwm.planning.sampling import Best, State, best, choose
 
 
 class Record:
@@ -20,11 +23,22 @@ class Record:
 
     def __init__(self, mean: Tensor, *, recovers: bool = False) -> None:
         self._recovers = recovers
-        self.best_actions = mean  # [B, T, A]
+        self.best = Best(mean.new_full((len(mean),), math.inf), mean)
         self.iterations = 0  # that were whole
-        self._best_cost = mean.new_full((len(mean),), math.inf)  # [B]
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Record:
+        """The same with other tensors."""
+        other = copy.copy(self)
+        other.best = Best(*map(change, self.best))
+        other._non_finite, other._hopeless = change(self._non_finite), change(self._hopeless)
+        return other
+
+    @property
+    def best_actions(self) -> Tensor:
+        """[B, T, A]"""
+        return self.best.actions
 
     def add(
         self,
@@ -39,30 +53,26 @@ class Record:
 
         judged: [B, S], by what candidates of different iterations compare, if not by cost.
         """
-        if judged is None:
-            first = state.elites[:, 0]  # [B]
-            self._improve(actions, cost.gather(1, first[:, None])[:, 0], first, active)
+        if state.best is None:  # the search has not kept it
+            self.glance(actions, cost if judged is None else judged, active)
+        elif active is None:
+            self.best = state.best
         else:
-            self.glance(actions, judged, active)
+            self.best = Best(*map(functools.partial(choose, active), state.best, self.best))
         non_finite = state.non_finite if active is None else state.non_finite * active
         self._non_finite = self._non_finite + non_finite
         self.iterations += 1
         none = non_finite == cost.shape[1]
-        self._hopeless = self._hopeless | (none & self._best_cost.isinf() if self._recovers else none)
+        self._hopeless = self._hopeless | (none & self.best.cost.isinf() if self._recovers else none)
 
     def glance(self, actions: Tensor, cost: Tensor, active: Tensor | None = None) -> None:
         """Candidates of an iteration that was cut short: the best of those that were evaluated counts, nothing else."""
-        best, first = torch.where(cost.isfinite(), cost, math.inf).min(dim=1)  # [B]
-        self._improve(actions, best, first, active)
-
-    def _improve(self, actions: Tensor, best: Tensor, first: Tensor, active: Tensor | None) -> None:
-        """Candidate `first` [B] of each environment has cost `best` [B]."""
-        better = best.isfinite() & (best < self._best_cost)
+        lowest, first = torch.where(cost.isfinite(), cost, math.inf).min(dim=1)  # [B]
+        better = lowest < self.best.cost
         if active is not None:
             better = better & active
-        rows = torch.arange(len(first), device=first.device)
-        self.best_actions = torch.where(better[:, None, None], actions[rows, first], self.best_actions)
-        self._best_cost = torch.where(better, best, self._best_cost)
+        found = Best(lowest, best(actions, first[:, None])[:, 0])
+        self.best = Best(*map(functools.partial(choose, better), found, self.best))
 
     def refuse_hopeless(self) -> None:
         """Raise RuntimeError if an iteration found no candidate of finite cost for an environment."""
@@ -74,4 +84,4 @@ class Record:
 
     def stats(self) -> dict[str, Any]:
         """best_cost float32 [B], non_finite int64 [B]."""
-        return {"best_cost": self._best_cost, "non_finite": self._non_finite}
+        return {"best_cost": self.best.cost, "non_finite": self._non_finite}

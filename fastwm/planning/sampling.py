@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +14,16 @@ from torch import Tensor
 from fastwm import ops
 from fastwm.planning import noise
 from fastwm.planning.draws import Draws
+
+CPU = torch.device("cpu")
+Bound = float | tuple[float, ...] | None  # a number, or one per dimension of an action
+
+
+class Best(NamedTuple):
+    """The cheapest candidate of several iterations."""
+
+    cost: Tensor  # [B], infinity before there is one
+    actions: Tensor  # [B, T, A]
 
 
 class State(NamedTuple):
@@ -25,6 +36,7 @@ class State(NamedTuple):
     non_finite: Tensor  # int64 [B] how many costs were not finite
     kept: Tensor | None = None  # [B, n, T, A] candidates that are tried again
     memory: tuple[Tensor, ...] = ()  # [B, ...] each: what else a search of its own kind carries on
+    best: Best | None = None  # ever seen, if `update` is to keep it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,11 @@ class Sampling:
         iterations: int
 
     gradients: ClassVar[bool] = False  # whether `update` is given the gradient of the costs
+
+    @property
+    def captured(self) -> bool:
+        """Whether a CUDA graph can hold it."""
+        return not self.gradients
 
     std: float = 1.0
     min_std: float = 0.0
@@ -128,7 +145,7 @@ class Sampling:
 
     def start(self, mean: Tensor, std: Tensor) -> State:
         """The state before the first iteration, of mean and std [B, T, A]."""
-        none = torch.zeros(len(mean), dtype=torch.int64)
+        none = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)
         return State(mean, std, none[:, None][:, :0], mean.new_full((len(mean),), math.inf), none)
 
     def sample(
@@ -142,27 +159,32 @@ class Sampling:
     ) -> Tensor:
         """Candidates [B, S, T, A]: the mean, those kept, `proposals` [B, n, T, A], and draws."""
         samples = self.population(iteration)
-        actions = self.draw(state.mean, state.std, samples, draws, iteration, threads=threads)
-        place = 1
-        for more in (state.kept, proposals):
-            if more is not None:
-                more = more[:, : samples - place]
-                actions[:, place : place + more.shape[1]] = self.clip(more)
-                place += more.shape[1]
-        return actions
+        more = [given for given in (state.kept, proposals) if given is not None]
+        injected = torch.cat(more, dim=1)[:, : samples - 1] if more else None
+        return self.draw(state.mean, state.std, samples, draws, iteration, injected=injected, threads=threads)
 
     def draw(
-        self, mean: Tensor, std: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
+        self,
+        mean: Tensor,
+        std: Tensor,
+        samples: int,
+        draws: Draws,
+        iteration: int,
+        *,
+        injected: Tensor | None = None,
+        threads: int = 1,
     ) -> Tensor:
-        """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean."""
-        return self._drawn(mean, std, samples, draws, iteration, self.low, self.high, threads)
+        """[B, samples, T, A] around mean and std [B, T, A], within bounds; the first is the mean, the next are those injected,
+        [B, I, T, A], I < samples."""
+        low, high = cast("Bound", self.low), cast("Bound", self.high)  # since __post_init__
+        return self._drawn(mean, std, samples, draws, iteration, low, high, injected, threads)
 
     def deviates(
         self, mean: Tensor, samples: int, draws: Draws, iteration: int, *, threads: int = 1
     ) -> Tensor:
         """[B, samples, T, A] for a mean [B, T, A]: as `draw` draws, but of mean 0, std 1 and no bounds; the first is 0."""
         zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-        return self._drawn(zero, one, samples, draws, iteration, None, None, threads)
+        return self._drawn(zero, one, samples, draws, iteration, None, None, None, threads)
 
     def _drawn(
         self,
@@ -171,8 +193,9 @@ class Sampling:
         samples: int,
         draws: Draws,
         iteration: int,
-        low: float | Sequence[float] | None,
-        high: float | Sequence[float] | None,
+        low: Bound,
+        high: Bound,
+        injected: Tensor | None,
         threads: int,
     ) -> Tensor:
         B, T, A = mean.shape
@@ -182,6 +205,8 @@ class Sampling:
             )
         flat = (T * self.steps, A // self.steps)  # one row for each environment step
         given = None if draws.noise is None else draws.noise[iteration][:, :samples]
+        if injected is not None:
+            injected = injected.reshape(B, injected.shape[1], *flat) if injected.shape[1] else None
         actions = ops.cem_sample(
             mean.reshape(B, *flat),
             std.reshape(B, *flat),
@@ -190,17 +215,24 @@ class Sampling:
             iteration,
             stream=draws.environments,
             noise=None if given is None else given.reshape(B, samples, *flat),
-            low=_bound("low", low, flat[1]),
-            high=_bound("high", high, flat[1]),
-            factor=self._factor(flat[0]),
+            low=_bound("low", low, flat[1], mean.device),
+            high=_bound("high", high, flat[1], mean.device),
+            factor=self.factor(flat[0], mean.device),
+            injected=injected,
+            counter=None if draws.counters is None else draws.counters[iteration],
             threads=threads,
         )
         return actions.view(B, samples, T, A)
 
+    def factor(self, count: int, device: torch.device = CPU) -> Tensor | None:
+        """Factor [count, count] of the noise's covariance over as many environment steps; None: they are independent."""
+        return _factor(count, self.hold, self.correlation, self.noise_exponent, device)
+
     def clip(self, actions: Tensor) -> Tensor:
         """[..., A] within the bounds."""
         A = actions.shape[-1]
-        return _clip(actions, _bound("low", self.low, A), _bound("high", self.high, A))
+        low, high = (_bound(name, getattr(self, name), A, actions.device) for name in ("low", "high"))
+        return actions if low is None and high is None else torch.clamp(actions, low, high)
 
     def update(
         self,
@@ -224,35 +256,31 @@ class Sampling:
         momentum: float = 0.0,
         threads: int = 1,
     ) -> State:
-        """The state refitted to the elites, with the candidates to keep."""
+        """The state refitted to the elites, with the candidates to keep and the best seen if it is kept."""
         mean, std = state.mean, state.std
         if momentum:  # a first mean from outside the bounds must not hold the next ones there
             mean = self.clip(mean)
-        found = State(
-            *ops.cem_update(
-                actions, cost, mean, std, elites, momentum=momentum, min_std=self.min_std, threads=threads
-            )
+        best_cost, best_actions = state.best or (None, None)
+        mean, std, chosen, elite_cost, non_finite, *seen = ops.cem_update(
+            actions,
+            cost,
+            mean,
+            std,
+            elites,
+            momentum=momentum,
+            min_std=self.min_std,
+            best_cost=best_cost,
+            best_actions=best_actions,
+            threads=threads,
         )
+        after = State(mean, std, chosen, elite_cost, non_finite, best=Best(*seen) if seen else None)
         if self.max_std < math.inf:
-            found = found._replace(std=found.std.clamp(max=self.max_std))
-        return found._replace(kept=best(actions, found.elites[:, : self.keep])) if self.keep else found
+            after = after._replace(std=after.std.clamp(max=self.max_std))
+        return after._replace(kept=best(actions, after.elites[:, : self.keep])) if self.keep else after
 
     def converged(self, state: State, first: State) -> Tensor:
         """Which environments' searches have narrowed to `tolerance`: bool [B]."""
         return (state.std <= self.tolerance * first.std).flatten(1).all(1)
-
-    def _factor(self, count: int) -> Tensor | None:
-        """Factor [count, count] of the noise's covariance over as many environment steps."""
-        draws = -(-count // self.hold)
-        if self.correlation:
-            factor = noise.autoregressive(draws, self.correlation)
-        elif self.noise_exponent:
-            factor = noise.power_law(draws, self.noise_exponent)
-        elif self.hold > 1:
-            factor = torch.eye(draws, dtype=torch.float32)
-        else:
-            return None
-        return factor if self.hold == 1 else noise.held(factor, self.hold, count)
 
 
 def choose(environments: Tensor, new: Tensor, old: Tensor) -> Tensor:
@@ -263,10 +291,6 @@ def choose(environments: Tensor, new: Tensor, old: Tensor) -> Tensor:
 def best(actions: Tensor, chosen: Tensor) -> Tensor:
     """actions [B, S, T, A], chosen int64 [B, n] -> [B, n, T, A]"""
     return actions.gather(1, chosen[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
-
-
-def _clip(actions: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
-    return actions if low is None and high is None else torch.clamp(actions, low, high)
 
 
 def _numbers(name: str, bound: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
@@ -293,13 +317,31 @@ def _in_order(low: float | Sequence[float], high: float | Sequence[float]) -> bo
     return bool((lows <= highs).all())
 
 
-def _bound(name: str, bound: float | Sequence[float] | None, A: int) -> Tensor | None:
+# Kept for good: a captured CUDA graph goes on reading what it was captured with.
+@functools.cache
+def _bound(name: str, bound: Bound, A: int, device: torch.device) -> Tensor | None:
     """The bound as a tensor [A]."""
     if bound is None:
         return None
-    numbers = torch.tensor(bound, dtype=torch.float32).reshape(-1)
+    numbers = torch.tensor(bound, dtype=torch.float32, device="cpu").reshape(-1)
     if A % len(numbers):
         raise ValueError(
             f"{name} has {len(numbers)} numbers, expected 1 or a divisor of {A}, the numbers in an action block"
         )
-    return numbers.repeat(A // len(numbers))
+    return numbers.repeat(A // len(numbers)).to(device)
+
+
+@functools.cache
+def _factor(
+    count: int, hold: int, correlation: float, exponent: float, device: torch.device
+) -> Tensor | None:
+    draws = -(-count // hold)
+    if correlation:
+        factor = noise.autoregressive(draws, correlation)
+    elif exponent:
+        factor = noise.power_law(draws, exponent)
+    elif hold > 1:
+        factor = torch.eye(draws, dtype=torch.float32)
+    else:
+        return None
+    return (factor if hold == 1 else noise.held(factor, hold, count)).to(device)

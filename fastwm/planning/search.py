@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from fastwm.engine.backend import own_precision
 from fastwm.planning.clock import Clock
@@ -36,6 +37,12 @@ class Found(NamedTuple):
     state: State
     record: Record
     end: End
+    graph: str = "none"  # what of it was a captured CUDA graph: "search", "iteration" or "none"
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Found:
+        """The same with other tensors, on another device for instance."""
+        state = tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, self.state)
+        return self._replace(state=state, record=self.record.map(change))
 
 
 def search(
@@ -77,7 +84,8 @@ def search(
             record.glance(actions, cost if judged is None else judged, active)
             end = "cut"
             break
-        after = method.update(state, actions, cost, gradient=gradient, threads=threads)
+        known = state._replace(best=record.best if judged is None else None)
+        after = method.update(known, actions, cost, gradient=gradient, threads=threads)
         record.add(actions, cost, after, active, judged=judged)
         before, state = state, after if active is None else _where(active, after, state)
         if callback is not None:

@@ -24,17 +24,22 @@ def cem_sample(
     low: Tensor | None = None,
     high: Tensor | None = None,
     factor: Tensor | None = None,
+    injected: Tensor | None = None,
+    counter: Tensor | None = None,
 ) -> Tensor:
     """mean, std [B, T, A] -> candidate actions [B, S, T, A]; candidate 0 is the mean. See
     `fastwm.ops.cem_sample`."""
     B, T, A = mean.shape
     if noise is None:
         streams = torch.arange(B, device=mean.device) if stream is None else stream
-        noise = normals(streams, samples, T * A, seed, iteration).view(B, samples, T, A)
+        key, count = (seed, iteration) if counter is None else counter
+        noise = normals(streams, samples, T * A, key, count).view(B, samples, T, A)
     if factor is not None:
         noise = colour(noise, factor)
     actions = mean[:, None] + std[:, None] * noise
     actions[:, 0] = mean
+    if injected is not None:
+        actions[:, 1 : 1 + injected.shape[1]] = injected
     if low is not None:
         actions = torch.where(actions < low, low, actions)
     if high is not None:
@@ -53,7 +58,7 @@ def colour(noise: Tensor, factor: Tensor) -> Tensor:
     return torch.stack(steps, dim=2)
 
 
-def normals(streams: Tensor, samples: int, count: int, seed: int, iteration: int) -> Tensor:
+def normals(streams: Tensor, samples: int, count: int, seed: int | Tensor, iteration: int | Tensor) -> Tensor:
     """Standard normals [B, S, count] of counters (number / 4, s, streams[b], iteration) under key `seed`."""
     quads = (count + 3) // 4
     shape = (len(streams), samples, quads)
@@ -61,14 +66,14 @@ def normals(streams: Tensor, samples: int, count: int, seed: int, iteration: int
         torch.arange(quads, device=streams.device).expand(shape),
         torch.arange(samples, device=streams.device)[:, None].expand(shape),
         streams[:, None, None].expand(shape),
-        torch.full(shape, iteration, device=streams.device),
+        torch.as_tensor(iteration, device=streams.device).expand(shape),
     ]
     bits = philox(counter, seed)
     numbers = torch.stack([*box_muller(bits[0], bits[1]), *box_muller(bits[2], bits[3])], dim=-1)
     return numbers.flatten(2)[..., :count]
 
 
-def philox(counter: list[Tensor], key: int) -> list[Tensor]:
+def philox(counter: list[Tensor], key: int | Tensor) -> list[Tensor]:
     """Four int64 tensors of 32-bit words -> four of random 32-bit words (Philox4x32-10)."""
     c0, c1, c2, c3 = counter
     key0, key1 = key & WORD, key >> 32 & WORD

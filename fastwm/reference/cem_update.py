@@ -20,8 +20,11 @@ def cem_update(
     elite_count: int,
     momentum: float = 0.0,
     min_std: float = 0.0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """actions [B, S, T, A], cost [B, S], mean, std [B, T, A] -> mean, std, elites, elite_cost, non_finite.
+    best_cost: Tensor | None = None,
+    best_actions: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """actions [B, S, T, A], cost [B, S], mean, std [B, T, A] -> mean, std, elites, elite_cost, non_finite; with the best seen,
+    cost [B] and actions [B, T, A], also what they are now.
 
     See `fastwm.ops.cem_update`.
     """
@@ -35,7 +38,17 @@ def cem_update(
     new_mean = momentum * mean.double() + (1.0 - momentum) * elite_mean
     new_std = momentum * std.double() + (1.0 - momentum) * elite_std
     new_std = torch.where(new_std < min_std, min_std, new_std)
-    return new_mean.float(), new_std.float(), elites, _mean_cost(cost, elites), (~finite).sum(1)
+    found = new_mean.float(), new_std.float(), elites, _mean_cost(cost, elites), (~finite).sum(1)
+    if best_cost is None or best_actions is None:
+        return found
+    first = elites[:, :1]  # [B, 1]
+    price, candidate = cost.gather(1, first)[:, 0], actions.take_along_dim(first[:, :, None, None], 1)[:, 0]
+    better = price.isfinite() & (price < best_cost)
+    return (
+        *found,
+        torch.where(better, price, best_cost),
+        torch.where(better[:, None, None], candidate, best_actions),
+    )
 
 
 def _sum(numbers: Tensor) -> Tensor:

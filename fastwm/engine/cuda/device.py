@@ -17,14 +17,16 @@ import torch
 from fastwm.engine.backend import cuda_module
 
 _emulating = contextvars.ContextVar("emulating", default=False)
-# Called with the name of every kernel that is started and what starts it: counts launches, records graphs.
-watchers: list[Callable[[str, Callable[[], object]], None]] = []
+Kernel = Callable[[], object]
+# Called with the name of every kernel that is started and with what starts it; gives back what is to be called instead.
+# Counts launches, records graphs.
+watchers: list[Callable[[str, Kernel], Kernel]] = []
 
 
-def start(name: str, kernel: Callable[[], object]) -> None:
+def start(name: str, kernel: Kernel) -> None:
     """Start a kernel, a Triton one for instance, where `watchers` see it."""
     for watch in watchers:
-        watch(name, kernel)
+        kernel = watch(name, kernel)
     kernel()
 
 
@@ -59,6 +61,20 @@ def default_device() -> torch.device:
         reason = cuda_module().describe()["error"] or "this PyTorch has no CUDA"
         raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def describe(device: torch.device) -> str:
+    """For people: the GPU and its architecture."""
+    if device.type != "cuda":
+        return "emulated"
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"{torch.cuda.get_device_name(device)} (sm_{major}{minor})"
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until everything that was started on the device has ended."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextlib.contextmanager

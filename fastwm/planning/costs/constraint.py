@@ -49,6 +49,7 @@ class Constraint(Cost):
     growth: float = dataclasses.field(default=1.5, kw_only=True)
     keep = "all"
     constrained = True
+    foreign = True
 
     def __post_init__(self) -> None:
         if not callable(self.function):

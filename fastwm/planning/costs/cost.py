@@ -25,6 +25,9 @@ class Cost:
     keep: Literal["last", "all"] = "last"
     needs: Needs = frozenset()
     constrained: bool = False  # whether `violation` says something
+    foreign: bool = (
+        False  # whether it calls a function of the user's, which a CUDA graph may not be able to hold
+    )
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
         """latents [B, S, E] (keep "last") or [B, S, T, E] ("all"), actions [B, S, T, A] in environment units -> cost [B, S]"""
@@ -64,6 +67,7 @@ class Function(Cost):
 
     function: Callable[[Tensor, Tensor], Tensor]
     keep = "all"
+    foreign = True
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
         given = actions.clone()  # the function may write to it
@@ -94,6 +98,10 @@ class Sum(Cost):
     @property
     def needs(self) -> Needs:  # type: ignore[override]
         return frozenset().union(*(cost.needs for _, cost in self.terms))
+
+    @property
+    def foreign(self) -> bool:  # type: ignore[override]
+        return any(cost.foreign for _, cost in self.terms)
 
     @property
     def constrained(self) -> bool:  # type: ignore[override]

@@ -54,6 +54,10 @@ class GoalDistance(Cost):
         return "all" if whole else "last"
 
     @property
+    def foreign(self) -> bool:  # type: ignore[override]
+        return self.probe is not None
+
+    @property
     def needs(self) -> Needs:  # type: ignore[override]
         return frozenset({"latents"} if self.probe is None else {"state"})
 

@@ -49,13 +49,17 @@ class Risk(Cost):
         return self.cost.needs
 
     @property
+    def foreign(self) -> bool:  # type: ignore[override]
+        return self.cost.foreign
+
+    @property
     def constrained(self) -> bool:  # type: ignore[override]
         return self.cost.constrained
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
         """latents [M, B, S, (T,) E], actions [B, S, T, A] -> cost [B, S]"""
         M, B = latents.shape[:2]
-        goals = goal.select(torch.arange(B).repeat(M))
+        goals = goal.select(torch.arange(B, device=actions.device).repeat(M))
         each = self.cost(
             latents.flatten(0, 1), actions.repeat(M, 1, 1, 1), goals, threads=threads
         )  # [M B, S]

@@ -27,6 +27,7 @@ class Reward(Cost):
     function: Callable[[Tensor, Tensor], Tensor]
     discount: float = 1.0
     keep = "all"
+    foreign = True
 
     def __post_init__(self) -> None:
         _check(self.function, self.discount)
@@ -51,6 +52,7 @@ class Value(Cost):
 
     function: Callable[[Tensor], Tensor]
     discount: float = 1.0
+    foreign = True
 
     def __post_init__(self) -> None:
         _check(self.function, self.discount)

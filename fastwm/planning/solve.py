@@ -1,0 +1,184 @@
+"""One search, run where the engine is: on the CPU as it is, on a GPU as CUDA graphs.
+
+A search without a deadline is one graph, captured once per shape and started again with other numbers: nothing waits for the
+GPU until the plan is read. With a deadline the evaluation of an iteration's candidates is one graph, and the host looks at its
+clock in between. What cannot be captured (a function of the user's, gradients, an end on convergence, a callback) runs on the
+GPU operation by operation; `Found.graph` says which it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from fastwm.planning.clock import Clock
+from fastwm.planning.costs import Cost
+from fastwm.planning.draws import Draws
+from fastwm.planning.goal import Goal
+from fastwm.planning.inputs import Dynamics
+from fastwm.planning.sampling import Sampling
+from fastwm.planning.search import Found, Iteration, search
+
+CPU = torch.device("cpu")
+GRAPHS = 8  # kept at most, each with the memory of a rollout; the oldest goes
+
+
+class Problem(NamedTuple):
+    """What a search is given, as tensors alone. None: there is none."""
+
+    context: Tensor  # [B, K, E]
+    past_actions: Tensor | None  # [B, K-1, A]
+    latents: Tensor | None  # of the goal, as are the next two
+    state: Tensor | None
+    reached: Tensor | None
+    mean: Tensor  # [B, T, A]
+    std: Tensor  # [B, T, A]
+    fallback: Tensor  # [B, T, A]
+    proposals: Tensor | None  # [B, n, T, A] of every iteration
+    kept: Tensor | None  # [B, n, T, A] of the first
+    environments: Tensor  # int64 [B] random streams
+    noise: Tensor | None  # [iterations, B, S, T, A]
+    counters: Tensor | None = None  # int64 [iterations, 2] seeds and iterations
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Problem:
+        return Problem(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type]
+
+    @property
+    def shapes(self) -> tuple[Any, ...]:
+        return tuple(None if value is None else tuple(value.shape) for value in self)
+
+
+class Solver:
+    """Runs the searches of one planner. Safe to use from several threads at once: on a GPU they take turns."""
+
+    def __init__(self, engine: Dynamics, optimizer: Sampling, cost: Cost) -> None:
+        self.engine, self.optimizer, self.cost = engine, optimizer, cost
+        self._lock = threading.Lock()
+        self._graphs: dict[tuple[Any, ...], _Captured] = {}
+
+    def solve(
+        self,
+        problem: Problem,
+        seed: int,
+        clock: Clock,
+        *,
+        callback: Callable[[Iteration], object] | None = None,
+        expected: float = 0.0,
+    ) -> Found:
+        """Of a problem on the CPU; what is found is there, too. cost changes during a search if its `begin` makes another."""
+        begun = self.cost.begin(len(problem.mean))
+        if getattr(self.engine, "backend", "") != "cuda":
+            return self._search(problem, seed, begun, clock, callback, expected)
+        from fastwm.engine.cuda import device as gpu  # a GPU's modules are imported where there is one
+
+        device = self.engine.device
+        count = torch.arange(self.optimizer.iterations)
+        problem = problem._replace(counters=torch.stack([torch.full_like(count, seed), count], dim=1))
+        with self._lock, gpu.on(device):
+            placed = problem.map(lambda tensor: tensor.to(device))
+            whole = (
+                callback is None and begun is self.cost and self.optimizer.captured and not self.cost.foreign
+            )
+            if whole and clock.left is None and not self.optimizer.tolerance:
+                found = self._captured(
+                    ("search", *placed.shapes), lambda given: self._search(given, seed, begun, clock), placed
+                )
+                found = found._replace(graph="search")
+            else:
+                evaluate = self._evaluation(placed, clock) if whole else None
+                found = self._search(placed, seed, begun, clock, callback, expected, evaluate)
+                found = found._replace(graph="iteration" if whole else "none")
+            return found.map(lambda tensor: tensor.to(CPU, copy=True))
+
+    def _search(
+        self,
+        problem: Problem,
+        seed: int,
+        cost: Cost,
+        clock: Clock,
+        callback: Callable[[Iteration], object] | None = None,
+        expected: float = 0.0,
+        evaluate: Callable[[Tensor], Tensor] | None = None,
+    ) -> Found:
+        changes = cost is not self.cost  # while the search goes on
+        judged: list[Tensor] = []  # the last candidates' cost that does not
+
+        def here(actions: Tensor) -> Tensor:
+            """[B, S, T, A] -> [B, S]"""
+            goal, threads = Goal(problem.latents, problem.state, problem.reached), self.engine.threads
+            latents = self.engine.rollout(
+                problem.context, actions, problem.past_actions, keep=cost.keep, seconds=clock.left
+            )
+            if changes:
+                judged[:] = [self.cost(latents, actions, goal, threads=threads).detach()]
+            return cost(latents, actions, goal, threads=threads)
+
+        return search(
+            self.optimizer,
+            evaluate or here,
+            problem.mean,
+            problem.std,
+            Draws(seed, problem.environments, problem.noise, problem.counters),
+            clock,
+            fallback=problem.fallback,
+            proposals=problem.proposals,
+            kept=problem.kept,
+            judge=judged.pop if changes else None,
+            callback=callback,
+            expected=expected,
+            threads=self.engine.threads,
+        )
+
+    def _evaluation(self, problem: Problem, clock: Clock) -> Callable[[Tensor], Tensor]:
+        """An iteration's evaluation as a graph; returns when the costs are there, so that the clock means something."""
+        from fastwm.engine.cuda import device as gpu
+
+        context, past, goal = problem.context, problem.past_actions, problem[2:5]
+
+        def work(given: tuple[Tensor | None, ...]) -> Tensor:
+            actions, context, past, *goal = given
+            assert actions is not None
+            assert context is not None
+            latents = self.engine.rollout(context, actions, past, keep=self.cost.keep)
+            return self.cost(latents, actions, Goal(*goal), threads=self.engine.threads)
+
+        def evaluate(actions: Tensor) -> Tensor:
+            if clock.passed:
+                return actions.new_full(actions.shape[:2], torch.nan)
+            given = (actions, context, past, *goal)
+            shapes = (None if value is None else tuple(value.shape) for value in given)
+            cost = self._captured(("evaluation", *shapes), work, given)
+            gpu.synchronise(self.engine.device)
+            return cost
+
+        return evaluate
+
+    def _captured(self, key: tuple[Any, ...], work: Callable[[Any], Any], given: Any) -> Any:
+        """work(given) by a graph of its own, captured where there is none yet: the graph's own memory, until it runs again."""
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            while len(self._graphs) >= GRAPHS:
+                self._graphs.pop(next(iter(self._graphs)))
+            graph = _Captured(work, given, self.engine.device)
+        self._graphs[key] = graph  # the youngest
+        return graph(given)
+
+
+class _Captured:
+    def __init__(self, work: Callable[[Any], Any], given: Any, device: torch.device) -> None:
+        from fastwm.engine.cuda.graph import capture
+
+        self._given = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, given)
+        self._graph, self._result = capture(lambda: work(self._given), device)
+
+    def __call__(self, given: Any) -> Any:
+        for own, new in zip(self._given, given, strict=True):
+            if own is not None:
+                own.copy_(new)
+        self._graph.replay()
+        return self._result

@@ -1,0 +1,53 @@
+"""Where the GPU's kernels run in tests: on a GPU if there is one, else on the CPU, emulated."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastwm.engine.cuda import device
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+
+def _has_gpu() -> bool:
+    if not torch.cuda.is_available():
+        return False
+    try:
+        from fastwm import _cuda
+    except ImportError:
+        return False
+    return not _cuda.emulated
+
+
+@pytest.fixture
+def gpu() -> Iterator[torch.device]:
+    """The device of tensors that the GPU's kernels take: cuda, or the CPU where `fastwm._cuda` is emulated."""
+    if _has_gpu():
+        chosen = torch.device("cuda", torch.cuda.current_device())
+    else:
+        import emulation
+
+        emulation.load().set_schedule("forward")
+        chosen = torch.device("cpu")
+    with device.on(chosen):
+        yield chosen
+
+
+@pytest.fixture(params=["forward", "reverse", 7])
+def schedule(request: pytest.FixtureRequest, gpu: torch.device) -> Iterator[str | int]:
+    """Each order in which the emulation runs threads and blocks; a GPU has one of its own."""
+    if gpu.type == "cuda":
+        if request.param != "forward":
+            pytest.skip("a GPU orders its threads itself")
+        yield request.param
+        return
+    from fastwm import _cuda
+
+    _cuda.set_schedule(request.param)
+    yield request.param
+    _cuda.set_schedule("forward")
