@@ -24,16 +24,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import bfloat16_repair as bfloat16
 import numpy as np
 import torch
 import triton
+from shadow import ADDRESS, TAG_SHIFT, Fault, Memory, OutOfBounds, Race, Unwritten
 from triton._C.libtriton import ir
 from triton.runtime import interpreter
 from triton.runtime.errors import InterpreterError
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-import bfloat16_repair as bfloat16
-from shadow import ADDRESS, TAG_SHIFT, Fault, Memory, OutOfBounds, Race, Unwritten
 
 __all__ = ["Counted", "Fault", "OutOfBounds", "Race", "Unwritten", "guard", "interpreting"]
 

@@ -55,7 +55,7 @@ def split_sum(x, parts, counter, y, n, BLOCK: tl.constexpr, FAULTY: tl.constexpr
 
 
 @triton.jit
-def transpose(scratch, x, y, BLOCK: tl.constexpr, FAULTY: tl.constexpr):
+def reverse(scratch, x, y, BLOCK: tl.constexpr, FAULTY: tl.constexpr):
     """y = x reversed, through memory; faulty: no barrier between the store and the load."""
     at = tl.arange(0, BLOCK)
     tl.store(scratch + at, tl.load(x + at))
