@@ -80,7 +80,7 @@ def test_elites_are_a_stable_sort_with_non_finite_last(gpu: torch.device, schedu
     _, _, elites, elite_cost, non_finite = updated(gpu, actions, cost, zero, zero, k)
     for b in range(3):
         key = [c if math.isfinite(c) else math.inf for c in cost[b].tolist()]
-        assert elites[b].tolist() == sorted(range(64), key=lambda s: key[s])[:k]  # noqa: B023 stable: ties by index
+        assert elites[b].tolist() == sorted(range(64), key=lambda s: key[s])[:k]
     assert non_finite.tolist() == (~cost.isfinite()).sum(1).tolist()
     assert elite_cost[2] == math.inf
 
