@@ -89,6 +89,11 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       "describe", &describe,
       "What was built and what is here: {'runtime': int, 'driver': int, 'architectures': str, 'error': str, 'devices': "
       "[{'name', 'capability', 'processors', 'memory'}]}. 'error' says why nothing can run, or is empty.");
+#ifdef FASTWM_EMULATE
+  m.def("set_schedule", py::overload_cast<const std::string&>(&fastwm::emulation::set_schedule));
+  m.def("set_schedule", py::overload_cast<unsigned>(&fastwm::emulation::set_schedule),
+        "In which order threads and blocks run: 'forward', 'reverse', or the one that a seed gives.");
+#endif
 
   m.def("cem_sample",
         [](int device, uintptr_t queue, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream, uintptr_t low,
@@ -135,9 +140,4 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
                  min_std,
                  1});
         });
-#ifdef FASTWM_EMULATE
-  m.def("set_schedule", py::overload_cast<const std::string&>(&fastwm::emulation::set_schedule));
-  m.def("set_schedule", py::overload_cast<unsigned>(&fastwm::emulation::set_schedule),
-        "In which order threads and blocks run: 'forward', 'reverse', or the one that a seed gives.");
-#endif
 }

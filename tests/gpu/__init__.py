@@ -1,0 +1,1 @@
+"""The GPU kernels, proven without a GPU: `python tests/gpu/ladder.py` runs every rung."""
