@@ -89,7 +89,9 @@ class Solver:
             )
             if whole and clock.left is None and not self.optimizer.tolerance:
                 found = self._captured(
-                    ("search", *placed.shapes), lambda given: self._search(given, seed, begun, clock), placed
+                    ("search", *placed.shapes),
+                    lambda given: self._search(given, seed, begun, Clock(None)),
+                    placed,
                 )
                 found = found._replace(graph="search")
             else:
