@@ -13,6 +13,8 @@ from fastwm.engine.cuda import device
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from triton_fixtures import order, triton_device  # noqa: E402, F401
+
 
 def _has_gpu() -> bool:
     if not torch.cuda.is_available():
@@ -51,3 +53,12 @@ def schedule(request: pytest.FixtureRequest, gpu: torch.device) -> Iterator[str 
     _cuda.set_schedule(request.param)
     yield request.param
     _cuda.set_schedule("forward")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in this folder are `gpu`; those with kernels in Triton are `triton`, too."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("gpu")
+            if "triton_device" in getattr(item, "fixturenames", ()):
+                item.add_marker("triton")
