@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from bench.gpu.place import Place
-from bench.gpu.timing import in_turns
+from bench.gpu.timing import Watch, in_turns
 
 COPIES = 50  # of L2's part in one graph: one copy takes less than its launch
 
@@ -21,7 +21,7 @@ def measure(place: Place, *, repeats: int = 10) -> dict[str, float]:
     total = 1 << 20 if place.rehearsal else 1 << 30
     found = {
         "dram": 2 * total / _seconds(_copy(place, total), place, repeats),
-        "l2": COPIES * 2 * (place.l2_bytes // 4) / _seconds(_resident(place), place, repeats, cold=False),
+        "l2": COPIES * 2 * (place.l2_bytes // 4) / _seconds(_resident(place), place, repeats, "warm"),
     }
     side = 32 if place.rehearsal else 8192
     before = torch.backends.cuda.matmul.allow_tf32
@@ -32,14 +32,14 @@ def measure(place: Place, *, repeats: int = 10) -> dict[str, float]:
             ("float32", torch.float32),
         ):
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
-            found[name] = 2 * side**3 / _seconds(_product(place, side, dtype), place, repeats, cold=False)
+            found[name] = 2 * side**3 / _seconds(_product(place, side, dtype), place, repeats, "warm")
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
     return {name: float(f"{value:.4g}") for name, value in found.items()}
 
 
-def _seconds(work: Callable[[], object], place: Place, repeats: int, *, cold: bool = True) -> float:
-    return in_turns({"": work}, place, repeats=repeats, cold=cold)[""]["min"] / 1e3
+def _seconds(work: Callable[[], object], place: Place, repeats: int, watch: Watch = "cold") -> float:
+    return in_turns({"": work}, place, repeats=repeats, watch=watch)[""]["min"] / 1e3
 
 
 def _copy(place: Place, size: int) -> Callable[[], object]:

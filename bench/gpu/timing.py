@@ -1,8 +1,8 @@
 """Ways of doing the same thing on a GPU, timed in turns.
 
-A kernel is timed by events on its stream, from a cold L2: before each call as much memory is written as L2 holds twice, which
-also gives the host time to queue what follows, so that a launch's own cost is not in a kernel's time. A whole plan is timed
-as its caller sees it, by the host's clock, from call to result, warm. What rehearses is timed by the host's clock alone.
+"cold": by events on the stream, from an empty L2. Before each call as much memory is written as L2 holds twice, which also
+gives the host time to queue what follows, so that what a launch costs the host is not in a short kernel's time. "warm": by
+events alone. "host": as a caller sees it, by the host's clock, from call to result. A rehearsal has the host's clock alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
 
 import torch
 
@@ -17,16 +18,16 @@ from bench.gpu.place import Place
 from bench.timing import summary
 
 Call = Callable[[], object]
+Watch = Literal["cold", "warm", "host"]
 
 
 def in_turns(
-    ways: Mapping[str, Call], place: Place, *, repeats: int, warm_up: int = 3, cold: bool = True
+    ways: Mapping[str, Call], place: Place, *, repeats: int, warm_up: int = 3, watch: Watch = "cold"
 ) -> dict[str, dict[str, float]]:
-    """Milliseconds of one call of each way: median, fastest, slowest and quartiles over `repeats` rounds of all ways.
-
-    cold: events and an empty L2; else the host's clock.
-    """
-    watch = _Events(place) if cold and not place.rehearsal else _Clock(place)
+    """Milliseconds of one call of each way: median, fastest, slowest and quartiles over `repeats` rounds of all ways."""
+    stopwatch: _Stopwatch = _Clock(place)
+    if watch != "host" and not place.rehearsal:
+        stopwatch = _Events(place, cold=watch == "cold")
     times: dict[str, list[float]] = {name: [] for name in ways}
     gc.collect()
     gc.disable()
@@ -36,10 +37,15 @@ def in_turns(
                 way()
         for _ in range(repeats):
             for name, way in ways.items():
-                times[name].append(watch.milliseconds(way))
+                times[name].append(stopwatch.milliseconds(way))
     finally:
         gc.enable()
     return {name: summary(values) for name, values in times.items()}
+
+
+class _Stopwatch(Protocol):
+    def milliseconds(self, way: Call) -> float:
+        """Of one call."""
 
 
 class _Clock:
@@ -55,9 +61,9 @@ class _Clock:
 
 
 class _Events:
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, cold: bool) -> None:
         self._place = place
-        self._flush = torch.empty(2 * place.l2_bytes, dtype=torch.int8, device=place.device)
+        self._flush = torch.empty(2 * place.l2_bytes if cold else 0, dtype=torch.int8, device=place.device)
         self._start, self._end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def milliseconds(self, way: Call) -> float:

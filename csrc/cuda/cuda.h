@@ -59,7 +59,7 @@ inline void check(cudaError_t status, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(status) + ", " + cudaGetErrorString(status));
 }
 
-#ifdef __CUDACC__
+#ifdef __CUDACC__  // bind.cpp, which starts no kernel itself, is compiled by the host's compiler
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             cudaStream_t stream, Arguments... arguments) {
@@ -98,7 +98,7 @@ class OnDevice {
 #define FASTWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   fastwm::launch(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 
-#if defined(__CUDACC__) || defined(FASTWM_EMULATE)  // the rest is not for bind.cpp, which a C++ compiler compiles
+#if defined(FASTWM_EMULATE) || defined(__CUDACC__)
 
 // ---- bfloat16: the upper half of a float
 
@@ -176,6 +176,6 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t 
 #endif
 }
 
-#endif
+#endif  // for kernels alone
 
 }  // namespace fastwm
