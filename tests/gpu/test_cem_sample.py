@@ -55,7 +55,7 @@ def test_the_bits_of_the_reference(gpu: torch.device, schedule: object, shape: t
         assert torch.equal(found, reference.cem_sample(mean, std, S, 2**63 - 1 - S, 29, **option)), option
 
 
-def test_one_launch(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_iteration_is_one_launch_of_each(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     launched = []
 
     def watch(name: str, kernel: device.Kernel) -> device.Kernel:
@@ -63,9 +63,13 @@ def test_one_launch(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
         return kernel
 
     monkeypatch.setattr(device, "watchers", [watch])
-    mean, std = distribution(2, 3, 4)
-    sampled(gpu, mean, std, 9, 0, 0, factor=autoregressive(3, 0.5), injected=mean[:, None])
-    assert launched == ["cem_sample"]
+    mean, std = (x.to(gpu) for x in distribution(5, 7, 20))
+    actions = ops.cem_sample(
+        mean, std, 90, 0, 0, factor=autoregressive(7, 0.5).to(gpu), injected=mean[:, None]
+    )
+    cost = ops.goal_cost(actions, mean[:, 0])
+    ops.cem_update(actions, cost, mean, std, 40, best_cost=cost[:, 0], best_actions=mean)
+    assert launched == ["cem_sample", "goal_cost", "cem_update"]
 
 
 def test_an_environment_alone_draws_what_it_draws_in_a_batch(gpu: torch.device) -> None:
