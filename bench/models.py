@@ -32,6 +32,15 @@ def small_model() -> WorldModel:
     return _random(WorldModelConfig.preset("paper", action_dim=LEWM_ACTIONS, **sizes, **encoder))
 
 
+@functools.cache
+def tiny_model() -> WorldModel:
+    """The published form at the least size: for rehearsals, never for results."""
+    sizes = {"embed_dim": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32}
+    sizes |= {"projector_dim": 32, "action_hidden": 16}
+    encoder = {"encoder": "patch_conv", "image_size": 16, "encoder_width": 1}
+    return _random(WorldModelConfig.preset("paper", action_dim=3, **sizes, **encoder))
+
+
 def _random(config: WorldModelConfig) -> WorldModel:
     """Random weights that do something.
 

@@ -78,6 +78,7 @@ def module(model: str) -> nn.Module:
     made = {
         "lewm": models.lewm_model,
         "small": models.small_model,
+        "tiny": models.tiny_model,
         "demo-push": functools.partial(models.demo_model, "small"),
         "demo-two-room": functools.partial(models.demo_model, "mlp"),
     }[model]()

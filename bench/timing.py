@@ -35,7 +35,7 @@ def in_turns(
                 times[name].append(1e3 * _turn(way))
     finally:
         gc.enable()
-    return {name: _summary(values[warm_up:]) for name, values in times.items()}
+    return {name: summary(values[warm_up:]) for name, values in times.items()}
 
 
 def _turn(way: Callable[[], object]) -> float:
@@ -67,7 +67,7 @@ def affordable(
     return min(repeats, max(least, int(seconds / (time.perf_counter() - began))))
 
 
-def _summary(values: list[float]) -> dict[str, float]:
+def summary(values: list[float]) -> dict[str, float]:
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     found = {
         "median": quartiles[1],

@@ -152,7 +152,7 @@ BAD_COMPILE = {
     "a backend unknown": (
         {"backend": "tpu"},
         ValueError,
-        r"backend is 'tpu', expected one of \('cpu', 'torch'\) or 'auto'",
+        r"backend is 'tpu', expected one of \('cpu', 'cuda', 'torch'\) or 'auto'",
     ),
     "a dtype unknown": ({"dtype": "float16"}, ValueError, "dtype is 'float16', expected one of"),
     "a dtype that the backend lacks": (

@@ -14,6 +14,7 @@ import pytest
 
 import fastwm
 from fastwm import _cpu
+from fastwm.engine.backend import cuda_module
 
 
 def run(*arguments: str) -> str:
@@ -27,13 +28,28 @@ def test_one_version() -> None:
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf")
 def test_the_module_needs_only_the_systems_libraries() -> None:
     """No libtorch: one wheel serves every torch. No libstdc++: it is linked in."""
-    needed = re.findall(r"\(NEEDED\).*\[(.+?)\]", run("readelf", "--dynamic", _cpu.__file__))
+    check_needed(_cpu.__file__)
+
+
+@pytest.mark.skipif(shutil.which("readelf") is None, reason="no readelf")
+def test_the_cuda_module_needs_no_cuda_to_be_loaded() -> None:
+    """Nor does the CUDA module need libcuda or libcudart, where the wheel has one."""
+    try:
+        module = cuda_module()
+    except ImportError as error:
+        pytest.skip(str(error))
+    check_needed(module.__file__)
+
+
+def check_needed(library: str) -> None:
+    needed = re.findall(r"\(NEEDED\).*\[(.+?)\]", run("readelf", "--dynamic", library))
     assert needed
     assert {name.partition(".")[0] for name in needed} <= {
         "libc",
         "libm",
         "libpthread",
         "libdl",
+        "librt",
         "ld-linux-x86-64",
         "ld-linux-aarch64",
     }
@@ -59,6 +75,13 @@ def test_the_command_says_what_runs() -> None:
     printed = run(str(command), "info")
     for word in ("backend", "isa", "threads", "torch", fastwm.__version__):
         assert word in printed
+    said = re.search(r"^cuda +(.+)$", printed, re.MULTILINE)
+    assert said is not None
+    try:
+        expected = f"built for {cuda_module().describe()['architectures']}"
+    except ImportError as error:
+        expected = str(error)
+    assert said[1] == expected
 
 
 def test_bench_runs_from_the_installed_package() -> None:

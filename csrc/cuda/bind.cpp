@@ -8,17 +8,23 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <stdexcept>
 #include <string>
 
+#include "cuda/kernels.h"
 #ifdef FASTWM_EMULATE
 #include "emulation/schedule.h"
-#else
-#include <cuda_runtime_api.h>
 #endif
 
 namespace py = pybind11;
+using namespace fastwm;
 
 namespace {
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
 
 #ifdef FASTWM_EMULATE
 constexpr bool EMULATED = true;
@@ -62,6 +68,18 @@ py::dict describe() {
 }
 #endif
 
+// The GIL stays held: a launch is short, and the emulation runs one at a time.
+template <class Args>
+void start(const char* name, int device, uintptr_t stream, void (*kernel)(const Args&, cudaStream_t),
+           const Args& args) {
+  try {
+    const OnDevice on(device);
+    kernel(args, reinterpret_cast<cudaStream_t>(stream));
+  } catch (const std::runtime_error& error) {
+    throw std::runtime_error(std::string(name) + ": " + error.what());
+  }
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
@@ -76,4 +94,50 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("set_schedule", py::overload_cast<unsigned>(&fastwm::emulation::set_schedule),
         "In which order threads and blocks run: 'forward', 'reverse', or the one that a seed gives.");
 #endif
+
+  m.def("cem_sample",
+        [](int device, uintptr_t queue, uintptr_t mean, uintptr_t std, uintptr_t noise, uintptr_t stream, uintptr_t low,
+           uintptr_t high, uintptr_t factor, uintptr_t injected, uintptr_t counter, uintptr_t actions, int64_t B,
+           int64_t S, int64_t T, int64_t A, int64_t I, uint64_t seed, int64_t iteration) {
+          start("cem_sample", device, queue, &cem_sample,
+                {at<float>(mean), at<float>(std), at<float>(noise), at<int64_t>(stream), at<float>(low),
+                 at<float>(high), at<float>(factor), at<float>(injected), at<int64_t>(counter), at<float>(actions), B,
+                 S, T, A, I, seed, iteration, 1});
+        });
+
+  m.def("goal_cost", [](int device, uintptr_t queue, uintptr_t latents, uintptr_t goal, uintptr_t cost, int64_t B,
+                        int64_t S, int64_t T, int64_t E, int32_t metric, int32_t reduce) {
+    start("goal_cost", device, queue, &goal_cost,
+          {at<float>(latents), at<float>(goal), at<float>(cost), B, S, T, E, static_cast<Metric>(metric),
+           static_cast<Reduce>(reduce), 1});
+  });
+
+  m.def("cem_update",
+        [](int device, uintptr_t queue, uintptr_t actions, uintptr_t cost, uintptr_t old_mean, uintptr_t old_std,
+           uintptr_t old_best_cost, uintptr_t old_best_actions, uintptr_t mean, uintptr_t std, uintptr_t elites,
+           uintptr_t elite_cost, uintptr_t non_finite, uintptr_t best_cost, uintptr_t best_actions, int64_t B,
+           int64_t S, int64_t T, int64_t A, int64_t elite_count, double momentum, double min_std) {
+          start("cem_update", device, queue, &cem_update,
+                {at<float>(actions),
+                 at<float>(cost),
+                 at<float>(old_mean),
+                 at<float>(old_std),
+                 at<float>(old_best_cost),
+                 at<float>(old_best_actions),
+                 at<float>(mean),
+                 at<float>(std),
+                 at<int64_t>(elites),
+                 at<float>(elite_cost),
+                 at<int64_t>(non_finite),
+                 at<float>(best_cost),
+                 at<float>(best_actions),
+                 B,
+                 S,
+                 T,
+                 A,
+                 elite_count,
+                 momentum,
+                 min_std,
+                 1});
+        });
 }

@@ -59,15 +59,19 @@ inline void check(cudaError_t status, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorName(status) + ", " + cudaGetErrorString(status));
 }
 
+#ifdef __CUDACC__  // bind.cpp, which starts no kernel itself, is compiled by the host's compiler
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             cudaStream_t stream, Arguments... arguments) {
   if (shared_bytes > SHARED_BYTES)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           name);
-  kernel<<<grid, block, shared_bytes, stream> > >(arguments...);
+  // clang-format off: it splits the three brackets
+  kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
+  // clang-format on
   check(cudaGetLastError(), name);
 }
+#endif
 
 // While it lives, `device` is the current one of this thread.
 class OnDevice {
@@ -93,6 +97,8 @@ class OnDevice {
 
 #define FASTWM_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   fastwm::launch(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+
+#if defined(FASTWM_EMULATE) || defined(__CUDACC__)
 
 // ---- bfloat16: the upper half of a float
 
@@ -169,5 +175,7 @@ __device__ __forceinline__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
+
+#endif  // for kernels alone
 
 }  // namespace fastwm

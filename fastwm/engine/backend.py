@@ -36,9 +36,11 @@ def cuda_module() -> Any:
     try:
         from fastwm import _cuda
     except ImportError as error:
+        if importlib.util.find_spec("fastwm._cuda") is not None:
+            raise ImportError(f"fastwm._cuda is there and does not load: {error}") from error
         raise ImportError(
-            "fastwm was built without its CUDA module fastwm._cuda: no CUDA compiler was found; build it where nvcc is, "
-            "or with `pip install 'fastwm[cuda-build]'` first"
+            "fastwm was built without its CUDA module fastwm._cuda; `FASTWM_CUDA=ON pip install .` builds it, with the nvcc "
+            "on PATH or one that it fetches for the build"
         ) from error
     return _cuda
 
@@ -152,9 +154,41 @@ def info() -> dict:
         found["isas"] = isas()
     except ImportError as error:
         found["isa"], found["isas"] = f"none ({error})", []
+    found |= cuda_info()
     found["threads"] = default_threads()
     found["processor"] = _processor()
     return found
+
+
+def cuda_info() -> dict:
+    """What there is to plan on a GPU with: the CUDA module, the runtime it was built with, the driver, GPUs, Triton."""
+    found: dict = {}
+    try:
+        module = cuda_module()
+    except ImportError as error:
+        found["cuda"] = str(error)
+    else:
+        described = module.describe()
+        found["cuda"] = (
+            "emulated on the CPU" if module.emulated else f"built for {described['architectures']}"
+        )
+        found["cuda_runtime"] = _cuda_version(described["runtime"])
+        found["cuda_driver"] = _cuda_version(described["driver"])
+        found["gpus"] = [
+            f"{gpu['name']} (sm_{gpu['capability'][0]}{gpu['capability'][1]}, {gpu['processors']} processors, "
+            f"{gpu['memory'] / 2**30:.0f} GiB)"
+            for gpu in described["devices"]
+        ] or [f"none ({described['error'] or 'emulated'})"]
+    try:
+        found["triton"] = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        found["triton"] = "none"
+    return found
+
+
+def _cuda_version(number: int) -> str:
+    """13000 -> 13.0; 0 is what CUDA says where there is none."""
+    return f"{number // 1000}.{number % 1000 // 10}" if number else "none"
 
 
 def _processor() -> str:

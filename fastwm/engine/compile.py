@@ -41,8 +41,8 @@ def compile(
     model: a fastwm WorldModel, or a stable-worldmodel LeWM (PyPI release or main branch).
     backend: "cpu" (C++ kernels), "cuda" (CUDA and Triton kernels, on the device that PyTorch uses), "torch" (the reference in
         PyTorch), or "auto".
-    dtype: of weights and matrix products ("int8" on the CPU alone); sums, norms and residuals are float32 in every dtype. "auto"
-        is the fastest that the processor multiplies and that passes the ranking gate (fastwm/engine/ranking.py), else float32.
+    dtype: of weights and matrix products ("int8" on the CPU alone); sums, norms and residuals are float32 in every dtype.
+        "auto" is the fastest that the processor multiplies and that passes the ranking gate (engine/ranking.py), else float32.
     threads: of the engine's own pool; None for every processor that this process may use.
     calibration: float32 latents [N, K, E] of real contexts, as `Engine.encode` makes them, for "auto" to judge dtypes on.
         None takes those that training kept with the model, else standard normal ones, as SIGReg trains latents to be.

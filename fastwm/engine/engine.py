@@ -126,9 +126,9 @@ class Engine:
         """Predicted latents after each candidate's actions: [B, S, E] after the last block, or [B, S, T, E] with keep="all".
 
         context [B, K, E]: latents of the last K frames, 1 <= K <= window. actions [B, S, T, A] in environment units.
-        past_actions [B, K-1, A]: blocks executed between the context frames, needed when K > 1. All float32 on the CPU; or, with
-        backend "cuda", on the engine's device, where numbers that are not finite are not looked for: that would wait for it. The
-        latents are where the actions are.
+        past_actions [B, K-1, A]: blocks executed between the context frames, needed when K > 1. All float32 on the CPU; or,
+        with backend "cuda", on the engine's device, where numbers that are not finite are not looked for: that would wait for
+        it. The latents are where the actions are.
         seconds: the time to start work in: latents of candidates that were not started by then are NaN. A GPU starts all of
         them, or none if it is 0 or less.
         Gradients flow to the arguments that ask for them, through the reference in PyTorch, in float32.

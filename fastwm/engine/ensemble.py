@@ -36,7 +36,10 @@ class Ensemble:
         self.embed_dim, self.action_dim, self.window = first.embed_dim, first.action_dim, first.window
         self.action_mean, self.action_std = first.action_mean, first.action_std
         self.threads, self.action_block = first.threads, first.action_block
-        self.device, self.backend = first.device, getattr(first, "backend", "cpu")
+        backends = {getattr(engine, "backend", "cpu") for engine in self.engines}
+        if len(backends) > 1:
+            raise ValueError(f"engines have backends {sorted(backends)}, expected one")
+        self.backend, self.device = backends.pop(), getattr(first, "device", torch.device("cpu"))
 
     @property
     def observation_dims(self) -> int:

@@ -33,7 +33,6 @@ class FunctionDynamics:
     action_block = 1
     observation_dims = 1
     threads = 1
-    device = torch.device("cpu")
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fastwm.ops._check import from_array, readable
@@ -22,7 +21,6 @@ class Dynamics(Protocol):
     window: int  # most frames of context
     action_block: int  # environment steps in an action block, 1 where that is not known
     threads: int
-    device: torch.device  # where a search works
     action_mean: Tensor  # [A] where searches begin, environment units
     action_std: Tensor  # [A] what a search's std is measured in
 

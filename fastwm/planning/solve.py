@@ -48,6 +48,13 @@ class Problem(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> Problem:
         return Problem(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type]
 
+    def parts(self, count: int) -> list[Problem]:
+        """The environments shared out evenly, in their order."""
+        where = torch.arange(len(self.mean)).tensor_split(count)
+        noise = [None if self.noise is None else self.noise[:, rows] for rows in where]
+        whole = self._replace(noise=None)
+        return [whole.map(lambda x, r=r: x[r])._replace(noise=n) for r, n in zip(where, noise, strict=True)]  # type: ignore[misc]
+
     @property
     def shapes(self) -> tuple[Any, ...]:
         return tuple(None if value is None else tuple(value.shape) for value in self)
@@ -58,6 +65,9 @@ class Solver:
 
     def __init__(self, engine: Dynamics, optimizer: Sampling, cost: Cost) -> None:
         self.engine, self.optimizer, self.cost = engine, optimizer, cost
+        self._gpu: torch.device | None = None
+        if getattr(engine, "backend", "") == "cuda":
+            self._gpu = engine.device  # type: ignore[attr-defined]
         self._lock = threading.Lock()
         self._graphs: dict[tuple[Any, ...], _Captured] = {}
 
@@ -72,11 +82,11 @@ class Solver:
     ) -> Found:
         """Of a problem on the CPU; what is found is there, too. cost changes during a search if its `begin` makes another."""
         begun = self.cost.begin(len(problem.mean))
-        if getattr(self.engine, "backend", "") != "cuda":
+        if self._gpu is None:
             return self._search(problem, seed, begun, clock, callback, expected)
         from fastwm.engine.cuda import device as gpu  # a GPU's modules are imported where there is one
 
-        device = self.engine.device
+        device = self._gpu
         count = torch.arange(self.optimizer.iterations)
         problem = problem._replace(counters=torch.stack([torch.full_like(count, seed), count], dim=1))
         with self._lock, gpu.on(device):
@@ -86,7 +96,9 @@ class Solver:
             )
             if whole and clock.left is None and not self.optimizer.tolerance:
                 found = self._captured(
-                    ("search", *placed.shapes), lambda given: self._search(given, seed, begun, clock), placed
+                    ("search", *placed.shapes),
+                    lambda given: self._search(given, seed, begun, Clock(None)),
+                    placed,
                 )
                 found = found._replace(graph="search")
             else:
@@ -153,7 +165,7 @@ class Solver:
             given = (actions, context, past, *goal)
             shapes = (None if value is None else tuple(value.shape) for value in given)
             cost = self._captured(("evaluation", *shapes), work, given)
-            gpu.synchronise(self.engine.device)
+            gpu.synchronise(actions.device)
             return cost
 
         return evaluate
@@ -164,17 +176,19 @@ class Solver:
         if graph is None:
             while len(self._graphs) >= GRAPHS:
                 self._graphs.pop(next(iter(self._graphs)))
-            graph = _Captured(work, given, self.engine.device)
+            graph = _Captured(work, given)
         self._graphs[key] = graph  # the youngest
         return graph(given)
 
 
 class _Captured:
-    def __init__(self, work: Callable[[Any], Any], given: Any, device: torch.device) -> None:
+    """Work of one shape: the tensors that it reads, its graph, and the tensors that the graph writes."""
+
+    def __init__(self, work: Callable[[Any], Any], given: Any) -> None:
         from fastwm.engine.cuda.graph import capture
 
         self._given = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, given)
-        self._graph, self._result = capture(lambda: work(self._given), device)
+        self._graph, self._result = capture(lambda: work(self._given), given[0].device)
 
     def __call__(self, given: Any) -> Any:
         for own, new in zip(self._given, given, strict=True):

@@ -68,7 +68,7 @@ def dense(
             x, weight, bias, out if last is None else last, out,
             rows, group, x.stride(0), x.stride(1), 0 if last is None else last.stride(0), out.stride(-2), N,
             K=K, BEFORE=before, AFTER=after, RESIDUAL=last is not None, PRECISION=precision(weight.dtype),
-            BM=BM, BN=BN, BK=BK, num_warps=4, num_stages=3,
+            BM=BM, BN=BN, BK=BK, num_warps=warps(weight.dtype), num_stages=2 if weight.dtype == torch.float32 else 3,
         ),
     )  # fmt: skip
 
@@ -83,6 +83,11 @@ def power(n: int) -> int:
     return max(16, triton.next_power_of_2(n))
 
 
+def warps(dtype: torch.dtype) -> int:
+    """Of a program: three tf32 parts of every operand take more registers than four warps have."""
+    return 8 if dtype == torch.float32 else 4
+
+
 def precision(dtype: torch.dtype) -> str:
-    """Of products: float32 in three tf32 parts each, as good as float32; one of tf32 would be off by 1e-3."""
-    return "tf32x3" if dtype == torch.float32 else "ieee"
+    """Of products: float32 in three of tf32, as good as float32; one of tf32 would be off by 1e-3. AMD's have no tf32."""
+    return "tf32x3" if dtype == torch.float32 and torch.version.hip is None else "ieee"

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastwm.engine.cuda.device import start
-from fastwm.triton.rollout.dense import power, precision
+from fastwm.triton.rollout.dense import power, precision, warps
 from fastwm.triton.rollout.rows import activate, affine_norm, modulated
 
 PARTS = 8  # in which the hidden layer is summed, whoever sums it
@@ -116,7 +116,8 @@ def mlp(
 ) -> None:
     """x float32 [rows, W] += gate fc2(gelu(fc1(norm(x)))), in place.
 
-    modulation [rows, shift, scale, gate of W] (rows strided). fc1, fc2: weight [M, W], bias float32 [M]; [W, M], [W]. scratch: of `mlp_scratch`.
+    modulation [rows, shift, scale, gate of W] (rows strided). fc1, fc2: weight [M, W], bias float32 [M]; [W, M], [W].
+    scratch: of `mlp_scratch`.
     """
     _start("mlp", x, modulation, None, fc1, fc2, "gelu", x, x, scratch)
 
@@ -141,7 +142,7 @@ def head(
 def mlp_scratch(rows: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What programs that share a tile tell each other: parts float32, and how many arrived (0 before and after a launch)."""
     parts = torch.empty(PARTS * rows * width, dtype=torch.float32, device=device)
-    return parts, torch.zeros(triton.cdiv(rows, 32), dtype=torch.int32, device=device)
+    return parts, torch.zeros(triton.cdiv(rows, 16), dtype=torch.int32, device=device)
 
 
 def _start(
@@ -157,7 +158,10 @@ def _start(
     scratch: tuple[Tensor, Tensor],
 ) -> None:
     (rows, W), (N, M) = x.shape, fc2[0].shape
-    BM, BC, BH = 32, min(64, power(max(W, N))), min(64, power(M))
+    BM, stages = (
+        (16, 1) if fc1[0].dtype == torch.float32 else (32, 2)
+    )  # no spilled register, 99 KB of shared memory
+    BC, BH = min(64, power(max(W, N))), min(64, power(M))
     part = triton.cdiv(triton.cdiv(M, PARTS), BH) * BH
     tiles = triton.cdiv(rows, BM)
     share = PARTS
@@ -171,6 +175,6 @@ def _start(
             rows, modulation.stride(0), out.stride(0) if last is None else last.stride(0), out.stride(0), M, N,
             W=W, AFFINE=affine is not None, RESIDUAL=last is not None, ACTIVATION=activation,
             PRECISION=precision(fc1[0].dtype), PART=part, PARTS=PARTS, SHARE=share,
-            BM=BM, BH=BH, BC=BC, NC=triton.cdiv(W, BC), NN=triton.cdiv(N, BC), num_warps=4, num_stages=2,
+            BM=BM, BH=BH, BC=BC, NC=triton.cdiv(W, BC), NN=triton.cdiv(N, BC), num_warps=warps(fc1[0].dtype), num_stages=stages,
         ),
     )  # fmt: skip

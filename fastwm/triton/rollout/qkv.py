@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastwm.engine.cuda.device import start
-from fastwm.triton.rollout.dense import power, precision
+from fastwm.triton.rollout.dense import power, precision, warps
 from fastwm.triton.rollout.rows import activate, affine_norm, modulated
 
 
@@ -95,6 +95,6 @@ def _start(
             x, modulation, gain, shift, weight, bias, first, second,
             rows, asking_from, modulation.stride(0), N, first.shape[-1],
             W=W, AFFINE=affine is not None, AFTER=after, PRECISION=precision(weight.dtype),
-            BM=BM, BN=BN, BC=BC, NC=triton.cdiv(W, BC), num_warps=4, num_stages=2,
+            BM=BM, BN=BN, BC=BC, NC=triton.cdiv(W, BC), num_warps=warps(weight.dtype), num_stages=2,
         ),
     )  # fmt: skip

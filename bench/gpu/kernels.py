@@ -1,0 +1,231 @@
+"""Each kernel of a plan, the whole rollout and the whole plan, beside what PyTorch has for the same work.
+
+A `Case` is one kernel at one size with its ways, by (engine, dtype). A way is timed once what it computes has been checked.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import fastwm
+from bench import problems
+from bench.agreement import Agreement, judge, relative_error
+from bench.gpu import peers
+from bench.gpu.counts import Started, Work, starts, total
+from bench.gpu.peers import cost, draw, refit
+from bench.gpu.place import Place, Size
+from bench.gpu.timing import Call, Watch
+from fastwm import ops, reference
+
+DTYPES = ("float32", "bfloat16")
+CHECKED = 64  # candidates of the first and the last environment
+CHECKED_ITERATIONS = (
+    3  # of a plan: after more, which of two equal candidates was taken has become another plan
+)
+PLAN_FLOAT32, PLAN_NARROW = 1e-4, 0.02  # relative, of a plan's cost
+
+Key = tuple[str, str]  # engine, dtype
+
+
+@dataclass
+class Case:
+    """agree: whether a way computes what it should. work: of fastwm's way, by dtype."""
+
+    kernel: str
+    size: Size
+    ways: dict[Key, Call]
+    agree: Callable[[Key], Agreement]
+    watch: Watch = "cold"
+    work: dict[str, Work] = field(default_factory=dict)
+
+
+def cem_sample(place: Place, size: Size) -> Iterator[Case]:
+    """Candidates: the reference's to the bit; PyTorch's are others."""
+    A = problems.spec(size.model).action_dim
+    mean, std = (make(size.B, size.T, A, device=place.device) for make in (torch.zeros, torch.ones))
+    run = functools.partial(ops.cem_sample, mean, std, size.S, 0, 0)
+    exact = reference.cem_sample(mean.cpu(), std.cpu(), size.S, 0, 0)
+    fast = peers.compiled(draw, place)
+    ways: dict[Key, Call] = {
+        ("fastwm", "float32"): run,
+        ("torch eager", "float32"): lambda: draw(mean, std, size.S),
+        ("torch.compile", "float32"): lambda: fast(mean, std, size.S),
+    }
+    yield Case(
+        "cem_sample",
+        size,
+        ways,
+        lambda key: Agreement(key[0] != "fastwm" or torch.equal(run().cpu(), exact)),
+        work=_counted(run),
+    )
+
+
+def cem_update(place: Place, size: Size) -> Iterator[Case]:
+    """The elites' mean and std: the reference's to the bit; PyTorch sums in another order."""
+    A = problems.spec(size.model).action_dim
+    random = torch.Generator().manual_seed(0)
+    actions = torch.randn(size.B, size.S, size.T, A, generator=random)
+    costs = torch.randn(size.B, size.S, generator=random)
+    given = actions, costs, torch.zeros(size.B, size.T, A), torch.ones(size.B, size.T, A)
+    exact = reference.cem_update(*given, size.elites)
+    here = tuple(tensor.to(place.device) for tensor in given)
+    run = functools.partial(ops.cem_update, *here, size.elites)
+    fast = peers.compiled(refit, place)
+    ways: dict[Key, Call] = {
+        ("fastwm", "float32"): run,
+        ("torch eager", "float32"): lambda: refit(here[0], here[1], size.elites),
+        ("torch.compile", "float32"): lambda: fast(here[0], here[1], size.elites),
+    }
+
+    def agree(key: Key) -> Agreement:
+        found = ways[key]()
+        assert isinstance(found, tuple)
+        pairs = [(mine.cpu(), other) for mine, other in zip(found[:2], exact[:2], strict=True)]
+        if key[0] == "fastwm":
+            return Agreement(all(torch.equal(*pair) for pair in pairs))
+        return Agreement(all(torch.allclose(*pair, rtol=1e-4, atol=1e-5) for pair in pairs))
+
+    yield Case("cem_update", size, ways, agree, work=_counted(run))
+
+
+def goal_cost(place: Place, size: Size) -> Iterator[Case]:
+    """Squared distance of the last latent to the goal."""
+    E = problems.spec(size.model).embed_dim
+    random = torch.Generator().manual_seed(0)
+    latents, goal = (torch.randn(*shape, generator=random) for shape in ((size.B, size.S, E), (size.B, E)))
+    exact = cost(latents.double(), goal.double())
+    latents, goal = latents.to(place.device), goal.to(place.device)
+    fast = peers.compiled(cost, place)
+    ways: dict[Key, Call] = {
+        ("fastwm", "float32"): functools.partial(ops.goal_cost, latents, goal),
+        ("torch eager", "float32"): functools.partial(cost, latents, goal),
+        ("torch.compile", "float32"): functools.partial(fast, latents, goal),
+    }
+
+    def agree(key: Key) -> Agreement:
+        error = relative_error(ways[key]().cpu(), exact)  # type: ignore[attr-defined]
+        return Agreement(error <= 1e-5, error)
+
+    yield Case("goal_cost", size, ways, agree, work=_counted(ways["fastwm", "float32"]))
+
+
+def rollout(place: Place, size: Size) -> Iterator[Case]:
+    """All candidates through the predictor; of fastwm, the CUDA graph that a search replays, and then each of its kernels."""
+    module = problems.module(size.model)
+    problem = _problem(size, place)
+    context, actions, goal = problem.context, problem.actions, problem.goal
+    rollouts = dict(peers.rollouts(module, place, context, actions))
+    plain: dict[str, peers.Rollout] = {}
+    for dtype in DTYPES:
+        engine = fastwm.compile(module.model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
+        plain[dtype] = engine.rollout
+        rollouts["fastwm", dtype] = peers.Graphed(engine.rollout, place, context, actions)
+    rows = [0, size.B - 1] if size.B > 1 else [0]
+    few = min(CHECKED, size.S)
+    exact = _exact_costs(module, context[rows], actions[rows][:, :few], goal[rows])
+    elites = max(1, few // 10)
+
+    def costs(key: Key) -> Tensor:
+        return cost(rollouts[key](context, actions), goal)[rows][:, :few].cpu()
+
+    def agree(key: Key) -> Agreement:
+        autocast = relative_error(costs(("torch eager", "bfloat16")), exact)
+        return judge([(exact, costs(key))], key[1], elites=elites, autocast=autocast, peer=key[0] != "fastwm")
+
+    kernels = {dtype: starts(lambda d=dtype: plain[d](context, actions), run=True) for dtype in DTYPES}  # type: ignore[misc]
+    work = {dtype: sum_of(total(kernels[dtype])) for dtype in DTYPES}
+    ways = {key: functools.partial(way, context, actions) for key, way in rollouts.items()}
+    yield Case("rollout", size, ways, agree, work=work)
+    yield from _parts(size, kernels)
+
+
+def _parts(size: Size, kernels: dict[str, list[Started]]) -> Iterator[Case]:
+    """Each kernel of a rollout alone, as the launch that has most to do was started; the rollout has been checked."""
+    for name in dict.fromkeys(one.name for started in kernels.values() for one in started):
+        heaviest = {
+            dtype: max((one for one in started if one.name == name), key=lambda one: one.work)
+            for dtype, started in kernels.items()
+            if any(one.name == name for one in started)
+        }
+        ways: dict[Key, Call] = {("fastwm", dtype): one.kernel for dtype, one in heaviest.items()}
+        work = {dtype: one.work for dtype, one in heaviest.items()}
+        yield Case(f"rollout {name}", size, ways, lambda key: Agreement(True), work=work)
+
+
+def plan(place: Place, size: Size) -> Iterator[Case]:
+    """A whole search, from latents on the host to actions on the host."""
+    module = problems.module(size.model)
+    problem = _problem(size, place)
+    short = Size(size.B, size.S, size.T, size.elites, min(CHECKED_ITERATIONS, size.iterations), size.model)
+    A = problem.actions.shape[-1]
+    random = torch.Generator().manual_seed(3)
+    noise = torch.randn(short.iterations, size.B, size.S, size.T, A, generator=random)
+    there = noise.to(place.device)
+    given = {"latents": problem.context.cpu()}, {"latents": problem.goal.cpu()}
+    ways: dict[Key, Call] = {}
+    checked: dict[Key, Callable[[], Tensor]] = {}
+    for dtype in DTYPES:
+        engine = fastwm.compile(module.model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
+        search, tried = (
+            fastwm.Planner(engine, fastwm.CEM(s.S, s.elites, s.iterations), s.T) for s in (size, short)
+        )
+        ways["fastwm", dtype] = functools.partial(search.plan, *given)
+        checked["fastwm", dtype] = lambda tried=tried: tried.plan(*given, noise=noise).mean  # type: ignore[misc]
+        model = peers.Model(module, getattr(torch, dtype), place.device)
+        for name, step in (("torch eager", model), ("torch.compile", peers.compiled(model, place))):
+            whole, few = (peers.Search(step, s, problem.context, problem.goal, A) for s in (size, short))
+            graph = name.replace("torch eager", "torch") + ", CUDA graph"
+            graphs = peers.Graphed(whole, place), peers.Graphed(few, place, there)
+            for key, long, brief in (((name, dtype), whole, few), ((graph, dtype), *graphs)):
+                ways[key] = lambda long=long: long().cpu()  # type: ignore[misc]
+                checked[key] = lambda brief=brief: brief(there).cpu()  # type: ignore[misc]
+
+    def price(key: Key) -> Tensor:
+        """What the plan costs, in float64: [B, 1]."""
+        actions = checked[key]()[:, None].to(place.device)
+        return _exact_costs(module, problem.context, actions, problem.goal)
+
+    expected = price(("torch eager", "float32"))
+
+    def agree(key: Key) -> Agreement:
+        error = relative_error(price(key), expected)
+        return Agreement(error <= (PLAN_FLOAT32 if key[1] == "float32" else PLAN_NARROW), error)
+
+    yield Case("plan", size, ways, agree, watch="host")
+
+
+def sum_of(work: dict[str, Work]) -> Work:
+    return functools.reduce(Work.__add__, work.values())
+
+
+def _counted(run: Call) -> dict[str, Work]:
+    return {"float32": sum_of(total(starts(run, run=True)))}
+
+
+def _problem(size: Size, place: Place) -> problems.Problem:
+    """The problem of these sizes, on the device; one context frame."""
+    setting = problems.Setting(size.model, B=size.B, S=size.S, T=size.T, elites=size.elites)
+    made = problems.make_problem(problems.spec(size.model), setting)
+    for name in ("context", "goal", "actions"):
+        setattr(made, name, getattr(made, name).to(place.device))
+    return made
+
+
+def _exact_costs(module: object, context: Tensor, actions: Tensor, goal: Tensor) -> Tensor:
+    """float64 [B, S], on the CPU"""
+    model = peers.Model(module, torch.float64, context.device)
+    return cost(model(context, actions), goal.double()).cpu()
+
+
+CASES: dict[str, Callable[[Place, Size], Iterator[Case]]] = {
+    "cem_sample": cem_sample,
+    "rollout": rollout,
+    "goal_cost": goal_cost,
+    "cem_update": cem_update,
+    "plan": plan,
+}

@@ -1,0 +1,99 @@
+"""Measures every kernel and the whole plan on this machine's GPU, beside PyTorch, and writes bench/results/gpu/<stem>.json.
+
+A way that does not compute what it should is given no time. A rehearsal writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from bench.gpu import peaks, place
+from bench.gpu.kernels import CASES, Case
+from bench.gpu.place import Place
+from bench.gpu.timing import in_turns
+from bench.machine import header
+from bench.record import RESULTS, save
+
+FOLDER = RESULTS / "gpu"
+
+
+def main(stems: Sequence[str], *, repeats: int, rehearse: bool, folder: Path = FOLDER) -> list[dict]:
+    """The lines of each stem, printed as they come. Raises RuntimeError where no GPU is, ValueError for an unknown stem."""
+    if unknown := sorted(set(stems) - set(CASES)):
+        raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(CASES)}")
+    found = []
+    with place.at(rehearse=rehearse) as here:
+        machine = {**header(), **place.describe(here)}
+        machine["peaks"] = peaks.measure(here, repeats=1 if rehearse else 10)
+        print(_machine_line(machine))
+        for stem in stems or CASES:
+            print(f"\n{stem}: {CASES[stem].__doc__}")
+            lines = []
+            for line in _lines(stem, here, machine["peaks"], repeats):
+                print(describe(line), flush=True)
+                lines.append(line)
+                if not rehearse:
+                    save(folder / f"{stem}.json", {"machine": machine, "results": lines})
+            found += lines
+    return found
+
+
+def _lines(stem: str, here: Place, peaks: dict[str, float], repeats: int) -> Iterator[dict]:
+    for size in here.sizes:
+        for case in CASES[stem](here, size):
+            yield from measure(case, here, peaks, repeats)
+            torch._dynamo.reset()
+
+
+def measure(case: Case, here: Place, peaks: dict[str, float], repeats: int) -> Iterator[dict]:
+    """One line per way: its verdict, and its time if that is good."""
+    verdicts = {key: case.agree(key) for key in case.ways}
+    passed = {" ".join(key): way for key, way in case.ways.items() if verdicts[key].passed}
+    times = in_turns(passed, here, repeats=repeats, warm_up=1 if here.rehearsal else 5, watch=case.watch)
+    for key, verdict in verdicts.items():
+        line = {"kernel": case.kernel, "B": case.size.B, "S": case.size.S, "T": case.size.T, "K": 1}
+        line |= (
+            {"model": case.size.model, "iterations": case.size.iterations} if case.kernel == "plan" else {}
+        )
+        line |= {"way": " ".join(key), "engine": key[0], "dtype": key[1], **verdict.line()}
+        if verdict.passed:
+            line |= {"milliseconds": times[line["way"]], "repeats": repeats, "watch": case.watch}
+            if key[0] == "fastwm" and key[1] in case.work:
+                line |= efficiency(case, key[1], times[line["way"]]["median"], peaks)
+        yield line
+
+
+def efficiency(case: Case, dtype: str, milliseconds: float, peaks: dict[str, float]) -> dict:
+    """What was moved and computed, and the least time for it at the card's own peaks as a share of the time it took."""
+    work = case.work[dtype]
+    product = peaks["bfloat16" if dtype == "bfloat16" else "float32"]
+    floor = 1e3 * max(work.bytes / peaks["dram"], work.operations / product)
+    return {
+        "bytes": work.bytes,
+        "operations": work.operations,
+        "launches": work.launches,
+        "floor_milliseconds": float(f"{floor:.4g}"),
+        "efficiency": float(f"{floor / milliseconds:.4g}"),
+    }
+
+
+def describe(line: dict) -> str:
+    """For people."""
+    what = f"{line['kernel']:18} B {line['B']:<3} {line['way']:38}"
+    if not line["passed"]:
+        error = line["relative_cost_error"]
+        return f"{what} disagrees{'' if error is None else f' by {error:.1e}'}, no time is given"
+    times = line["milliseconds"]
+    text = f"{what} {times['median']:9.4f} ms  ({times['q1']:.4f} to {times['q3']:.4f})"
+    return text + (f"  {line['efficiency']:6.1%} of the floor" if "efficiency" in line else "")
+
+
+def _machine_line(machine: dict) -> str:
+    rates = machine["peaks"]
+    memory = ", ".join(f"{name} {rates[name] / 1e9:.0f} GB/s" for name in ("dram", "l2"))
+    products = ", ".join(f"{name} {rates[name] / 1e12:.1f}" for name in ("bfloat16", "tf32", "float32"))
+    versions = f"fastwm {machine['fastwm']} ({machine['commit']}), torch {machine['torch']}, triton {machine['triton']}"
+    return f"{machine['gpu']}: {memory}; {products} TFLOP/s; {versions}"

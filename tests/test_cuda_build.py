@@ -1,0 +1,198 @@
+"""The CUDA module as it was built: it loads where no driver is, says what is missing, and refuses to run without crashing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import fastwm
+from fastwm.engine import backend
+
+ROOT = Path(__file__).parents[1]
+PINS = re.findall(r'"(nvidia-[\w-]+)==([\d.*]+)"', (ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture
+def module() -> Any:
+    """fastwm._cuda as nvcc built it."""
+    try:
+        found = backend.cuda_module()
+    except ImportError as error:
+        pytest.skip(str(error))
+    if found.emulated:
+        pytest.skip("fastwm._cuda is emulated here")
+    return found
+
+
+@pytest.fixture
+def no_driver(module: Any) -> Any:
+    if module.describe()["driver"]:
+        pytest.skip("there is a CUDA driver")
+    return module
+
+
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+# ---- what was built
+
+
+def kernels(module: Any) -> dict[str, int]:
+    """Functions that start a kernel, and how many arguments each takes."""
+    names = [name for name, value in vars(module).items() if callable(value) and name != "describe"]
+    signatures = {name: getattr(module, name).__doc__.partition("->")[0] for name in names}
+    return {name: len(re.findall(r"arg\d+:", text)) for name, text in signatures.items() if "arg0: " in text}
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="no nm")
+def test_nothing_of_cuda_is_looked_for_when_it_is_loaded(module: Any) -> None:
+    """Neither libcuda nor libcudart is needed, and no symbol of theirs is left open."""
+    assert not re.search(r"libcu\w+", run("ldd", module.__file__, check=True).stdout)
+    opened = run("nm", "--dynamic", "--undefined-only", module.__file__, check=True).stdout
+    assert not re.findall(r" (?:__)?cu\w+", opened)
+
+
+def test_it_says_what_it_was_built_for(module: Any) -> None:
+    described = module.describe()
+    assert set(described) == {"runtime", "driver", "architectures", "error", "devices"}
+    assert described["runtime"] >= 12080
+    assert described["architectures"].split() == ["80-real", "90a-real", "100-real", "120"]
+
+
+# ---- where no driver is
+
+
+def test_a_missing_driver_is_named(no_driver: Any) -> None:
+    described = no_driver.describe()
+    assert (described["driver"], described["error"], described["devices"]) == (0, "no CUDA driver", [])
+    found = fastwm.info()
+    assert (found["cuda_driver"], found["gpus"]) == ("none", ["none (no CUDA driver)"])
+
+
+def test_kernels_without_a_driver_raise_their_name(no_driver: Any) -> None:
+    """In a process of its own, since a crash is what is feared. Addresses are never read: the launch is refused before."""
+    found = kernels(no_driver)
+    assert found
+    for name, count in found.items():
+        code = f"from fastwm import _cuda; _cuda.{name}(0, 0, {', '.join('1' * (count - 2))})"
+        ended = run(sys.executable, "-c", code, cwd=ROOT)
+        assert ended.returncode == 1, (name, ended.stderr)
+        assert re.search(rf"RuntimeError: .*{name}.*", ended.stderr), ended.stderr
+
+
+def test_the_backend_asked_for_by_name_says_what_is_missing(no_driver: Any) -> None:
+    with pytest.raises((RuntimeError, ImportError), match=r"no CUDA driver|triton"):
+        backend.backend("cuda")
+
+
+# ---- what info says
+
+
+def info_with(monkeypatch: pytest.MonkeyPatch, module: object) -> dict:
+    monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
+    monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
+    return backend.cuda_info()
+
+
+def test_info_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = {"name": "NVIDIA H100", "capability": (9, 0), "processors": 132, "memory": 80 * 2**30}
+    described = {
+        "runtime": 13000,
+        "driver": 13020,
+        "architectures": "90a-real",
+        "error": "",
+        "devices": [gpu],
+    }
+    found = info_with(
+        monkeypatch, types.SimpleNamespace(emulated=False, describe=lambda: described, __spec__=None)
+    )
+    assert found["cuda"] == "built for 90a-real"
+    assert (found["cuda_runtime"], found["cuda_driver"]) == ("13.0", "13.2")
+    assert found["gpus"] == ["NVIDIA H100 (sm_90, 132 processors, 80 GiB)"]
+
+
+def test_info_of_a_build_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(fastwm, "_cuda", raising=False)
+    monkeypatch.setitem(sys.modules, "fastwm._cuda", None)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    found = backend.cuda_info()
+    assert "without its CUDA module fastwm._cuda" in found["cuda"]
+    assert "FASTWM_CUDA=ON" in found["cuda"]
+    assert "gpus" not in found
+
+
+def test_a_module_that_does_not_load_is_not_called_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    (tmp_path / f"_cuda{suffix}").write_bytes(b"not a library")
+    monkeypatch.delattr(fastwm, "_cuda", raising=False)
+    monkeypatch.delitem(sys.modules, "fastwm._cuda", raising=False)
+    monkeypatch.setattr(fastwm, "__path__", [str(tmp_path), *fastwm.__path__])
+    with pytest.raises(ImportError, match=r"is there and does not load: .*_cuda"):
+        backend.cuda_module()
+
+
+def test_info_names_triton() -> None:
+    assert isinstance(fastwm.info()["triton"], str)
+    assert torch.__version__ == fastwm.info()["torch"]
+
+
+# ---- how it is built
+
+
+def test_the_compilers_wheels_are_named_twice_and_are_the_same() -> None:
+    """As an extra, for builds without isolation, and for builds in isolation; all of one minor version."""
+    assert len(PINS) == 10
+    assert PINS[:5] == PINS[5:]
+    assert len({version for _, version in PINS}) == 1
+
+
+def configure(folder: Path, choice: str) -> subprocess.CompletedProcess:
+    """What CMake says where no nvcc is."""
+    cmake, path = shutil.which("cmake"), "/usr/bin:/bin"
+    pybind11 = pytest.importorskip("pybind11")
+    if cmake is None or shutil.which("nvcc", path=path):
+        pytest.skip("no cmake, or an nvcc among the system's programs")
+    if any(
+        list(Path(place).glob("nvidia/cu*/bin/nvcc")) for place in [*sys.path, sysconfig.get_path("purelib")]
+    ):
+        pytest.skip("an nvcc among this environment's packages")
+    given = {
+        "FASTWM_CUDA": choice,
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+    }
+    environment = {name: value for name, value in os.environ.items() if name != "CUDACXX"} | {"PATH": path}
+    definitions = [f"-D{name}={value}" for name, value in given.items()]
+    return run(cmake, "-S", str(ROOT), "-B", str(folder), *definitions, env=environment)
+
+
+def test_without_nvcc_the_module_is_left_out(tmp_path: Path) -> None:
+    ended = configure(tmp_path, "AUTO")
+    assert ended.returncode == 0, ended.stderr
+    assert "fastwm is built without fastwm._cuda: no nvcc in CUDACXX, on PATH, or from pip" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("ON", r"fastwm\._cuda cannot be built: no nvcc"),
+        ("yes", r"FASTWM_CUDA is 'yes', expected\s+AUTO, ON or OFF"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(tmp_path: Path, choice: str, said: str) -> None:
+    ended = configure(tmp_path, choice)
+    assert ended.returncode != 0
+    assert re.search(said, ended.stderr), ended.stderr
