@@ -100,7 +100,8 @@ def _attend(g: dict[str, Any]) -> tuple[int, int]:
     own = _size(g["own"][: g["first"] + asking])
     moved = _size(g["query"], g["shared"], g["weight"], g["bias"], g["gate"], g["x"], g["x"]) + own
     seen = sum(shared + g["first"] + i + 1 for i in range(asking)) * g["candidates"]
-    return moved, 4 * g["inner"] * seen + 2 * g["rows"] * g["inner"] * g["W"]
+    inner = g["query"].shape[1]
+    return moved, 4 * inner * seen + 2 * g["rows"] * inner * g["W"]
 
 
 def _mlp(g: dict[str, Any]) -> tuple[int, int]:
