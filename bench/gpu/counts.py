@@ -133,7 +133,7 @@ def _cem_update(g: dict[str, Any]) -> tuple[int, int]:
     """B, S, T, A and the number of elites after thirteen addresses. Of the candidates, elites alone are read."""
     B, S, T, A, elites = g["arguments"][13:18]
     kept = 2 if g["arguments"][4] else 0
-    return FLOAT * B * (S + (elites + 4 + kept) * T * A) + 8 * B * elites, 4 * B * elites * T * A
+    return FLOAT * B * (S + 1 + (elites + 4 + kept) * T * A) + 8 * B * (elites + 1), 4 * B * elites * T * A
 
 
 FORMULAS: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
