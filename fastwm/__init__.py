@@ -22,6 +22,7 @@ _HOMES = {
     "compile": "fastwm.engine.compile",
     "Engine": "fastwm.engine.engine",
     "Ensemble": "fastwm.engine.ensemble",
+    "Replicas": "fastwm.engine.replicas",
     "Goal": "fastwm.planning",
     "Cost": "fastwm.planning",
     "GoalDistance": "fastwm.planning",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from fastwm.engine.compile import compile as compile
     from fastwm.engine.engine import Engine as Engine
     from fastwm.engine.ensemble import Ensemble as Ensemble
+    from fastwm.engine.replicas import Replicas as Replicas
     from fastwm.models import WorldModel as WorldModel
     from fastwm.models import WorldModelConfig as WorldModelConfig
     from fastwm.models import load as load

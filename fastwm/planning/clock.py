@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -50,6 +52,18 @@ class Clock:
     def deadline_hit(self) -> bool:
         """Whether the deadline ended the search early or has passed."""
         return self.cut_short or self.passed
+
+    def again(self) -> Clock:
+        """Another with the same start and deadline, for a part of the work that is done at the same time."""
+        other = copy.copy(self)
+        other.times = []
+        return other
+
+    def join(self, parts: Iterable[Clock]) -> None:
+        """Count what the clocks of the parts have counted, the slower of those that ran at the same time."""
+        for part in parts:
+            self.cut_short = self.cut_short or part.cut_short
+            self.times = [max(pair) for pair in itertools.zip_longest(self.times, part.times, fillvalue=0.0)]
 
     def share(self, parts: int) -> float | None:
         """An equal part of the time that is left, for one of `parts` pieces of work."""

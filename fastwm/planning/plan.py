@@ -18,7 +18,8 @@ class Plan:
     "cut" (an iteration was cut short; its candidates count, its refit does not) or "fallback" (not one iteration fitted);
     "non_finite" int64 [B], candidates of non-finite cost over all iterations; "iteration_p50", "iteration_p99", seconds;
     "seed", which repeats the search as `generator=`; "best_cost" float32 [B], of the best candidate seen; "violation" float32
-    [B] of the actions, where the cost has constraints.
+    [B] of the actions, where the cost has constraints; "graph", what of it was a captured CUDA graph: the "search", each
+    "iteration" or "none". Iterations inside a graph are not timed.
     """
 
     actions: Tensor  # [B, T, A]

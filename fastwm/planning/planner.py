@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastwm.engine.ensemble import Ensemble
+from fastwm.engine.replicas import Replicas
 from fastwm.planning.arrays import Arrays
 from fastwm.planning.clock import Clock
 from fastwm.planning.costs import Cost, Function, GoalDistance
@@ -25,6 +26,7 @@ from fastwm.planning.policy import Policy, continued, propose
 from fastwm.planning.recommended import SEARCH_OPTIONS, recommended_search
 from fastwm.planning.sampling import Sampling, best
 from fastwm.planning.search import Iteration
+from fastwm.planning.shared_out import SharedSolver
 from fastwm.planning.solve import Problem, Solver
 from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, first_mean, first_std
 
@@ -34,7 +36,8 @@ Fallback = Literal["warm_start", "policy", "zero"]
 class Planner:
     """Plans `horizon` action blocks ahead with a compiled world model.
 
-    engine: of `fastwm.compile`, an `Ensemble`, or a `FunctionDynamics`. optimizer: the search, `CEM` for instance.
+    engine: of `fastwm.compile`, an `Ensemble`, `Replicas` on several devices, or a `FunctionDynamics`. optimizer: the search,
+    `CEM` for instance.
     cost: what to make small, a `Cost` or a function (latents [B, S, T, E], actions [B, S, T, A]) -> cost [B, S]; by default
     the distance from the last latent to the goal's. Where it has constraints, the plan is the cheaper of the final mean and
     the best candidate seen. An Ensemble needs a `Risk`: what its members' costs become is to be said.
@@ -84,7 +87,9 @@ class Planner:
             made, expected = ("an", "a fastwm.Risk of it") if ensemble else ("no", "one of a single model")
             raise ValueError(f"cost is {self.cost}, but engine is {made} Ensemble, expected {expected}")
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
-        self._solver = Solver(self.engine, self.optimizer, self.cost)
+        engines = engine.engines if isinstance(engine, Replicas) else (engine,)
+        solvers = [Solver(one, self.optimizer, self.cost) for one in engines]
+        self._solver = SharedSolver(solvers) if isinstance(engine, Replicas) else solvers[0]
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
 

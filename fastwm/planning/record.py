@@ -28,12 +28,14 @@ class Record:
         self._non_finite = torch.zeros(len(mean), dtype=torch.int64, device=mean.device)  # [B]
         self._hopeless = self._non_finite > 0  # [B]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Record:
-        """The same with other tensors."""
-        other = copy.copy(self)
-        other.best = Best(*map(change, self.best))
-        other._non_finite, other._hopeless = change(self._non_finite), change(self._hopeless)
-        return other
+    def map(self, change: Callable[..., Tensor], *others: Record) -> Record:
+        """The same with other tensors, made of this one's and those of other records."""
+        made, all_ = copy.copy(self), (self, *others)
+        made.best = Best(*map(change, *(one.best for one in all_)))
+        made.iterations = min(one.iterations for one in all_)
+        made._non_finite = change(*(one._non_finite for one in all_))
+        made._hopeless = change(*(one._hopeless for one in all_))
+        return made
 
     @property
     def best_actions(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from fastwm.planning.draws import Draws
 from fastwm.planning.record import Record
 from fastwm.planning.sampling import Sampling, State, choose
 
-# How a search ended: all iterations ran; every environment's converged; the next iteration would not have ended in time; an
-# iteration was cut short by the deadline (its candidates count, its refit does not); not one iteration fitted.
+# How a search ended, best first: all iterations ran; every environment's converged; the next iteration would not have ended in
+# time; an iteration was cut short by the deadline (its candidates count, its refit does not); not one iteration fitted.
 End = Literal["complete", "converged", "deadline", "cut", "fallback"]
 
 
@@ -39,10 +39,13 @@ class Found(NamedTuple):
     end: End
     graph: str = "none"  # what of it was a captured CUDA graph: "search", "iteration" or "none"
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Found:
-        """The same with other tensors, on another device for instance."""
-        state = tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, self.state)
-        return self._replace(state=state, record=self.record.map(change))
+    def map(self, change: Callable[..., Tensor], *others: Found) -> Found:
+        """The same with other tensors, made of this one's and those of other searches: on another device, or joined."""
+        states = (one.state for one in (self, *others))
+        state = tree_map(lambda *x: change(*x) if isinstance(x[0], Tensor) else x[0], *states)
+        record = self.record.map(change, *(one.record for one in others))
+        end = max((one.end for one in (self, *others)), key=get_args(End).index)
+        return self._replace(state=state, record=record, end=end)
 
 
 def search(

@@ -48,6 +48,13 @@ class Problem(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> Problem:
         return Problem(*(None if value is None else change(value) for value in self))  # type: ignore[arg-type]
 
+    def parts(self, count: int) -> list[Problem]:
+        """The environments shared out evenly, in their order."""
+        where = torch.arange(len(self.mean)).tensor_split(count)
+        noise = [None if self.noise is None else self.noise[:, rows] for rows in where]
+        whole = self._replace(noise=None)
+        return [whole.map(lambda x, r=r: x[r])._replace(noise=n) for r, n in zip(where, noise, strict=True)]  # type: ignore[misc]
+
     @property
     def shapes(self) -> tuple[Any, ...]:
         return tuple(None if value is None else tuple(value.shape) for value in self)

@@ -42,12 +42,17 @@ def triton_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if ttsem() is not None and request.node.get_closest_marker("ordered_by_atomics"):
         monkeypatch.setattr(ttsem()["pidraces"], "find_race", lambda log: None)
     if INTERPRETED:
-        chosen = torch.device("cpu")
-    elif ttsem() is not None or torch.cuda.is_available():
-        chosen = torch.device("cuda", 0)
+        chosen = entered = torch.device("cpu")
+    elif ttsem() is not None:
+        chosen, entered = (
+            torch.device("cuda", 0),
+            torch.device("cpu"),
+        )  # in a backward pass its tensors say "cpu"
+    elif torch.cuda.is_available():
+        chosen = entered = torch.device("cuda", torch.cuda.current_device())
     else:
         pytest.skip("no GPU: run with TRITON_INTERPRET=1 or under ttsem")
-    with device.on(chosen):
+    with device.on(entered):
         yield chosen
 
 

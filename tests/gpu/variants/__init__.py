@@ -1,0 +1,1 @@
+"""What of each Triton kernel is compiled ahead of time, and its budget: `VARIANTS` of a file per stem (tests/gpu/aot.py)."""
