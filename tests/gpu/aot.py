@@ -51,6 +51,7 @@ class Variant:
     types: for each parameter that is not constant its type: "*bf16", "fp32", "i32", or "i32:16" if a multiple of 16;
     pointers are multiples of 16 unless they say otherwise ("*bf16:4"). constants: constexpr parameters, and integers that are 1
     and pointers that are None. but: what is otherwise in the budget of a target, {90: {"tensor_cores": ("HGMMA",)}}.
+    amd: constants that are others there.
     """
 
     kernel: Any
@@ -60,6 +61,7 @@ class Variant:
     stages: int = 3
     budget: Budget = Budget()
     but: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    amd: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
 
     def __str__(self) -> str:
@@ -136,8 +138,9 @@ def compile_for(variant: Variant, target: int | str) -> Compiled:
         signature[name], _, divisor = variant.types[name].partition(":")
         if divisor == "16" or (not divisor and signature[name].startswith("*")):
             attributes[(i,)] = [["tt.divisibility", 16]]
+    constants = {**variant.constants, **(variant.amd if target == AMD else {})}
     gpu = GPUTarget("hip", target, 64) if isinstance(target, str) else GPUTarget("cuda", target, 32)
-    source = ASTSource(kernel, signature=signature, constexprs=dict(variant.constants), attrs=attributes)
+    source = ASTSource(kernel, signature=signature, constexprs=constants, attrs=attributes)
     built = triton.compile(
         source, target=gpu, options={"num_warps": variant.warps, "num_stages": variant.stages}
     )

@@ -8,10 +8,11 @@ import torch
 
 pytest.importorskip("triton", reason="the GPU's rollout needs triton")
 
+from guard import guard
+
 import fastwm
 from fastwm import CEM, ICEM, MPPI, CategoricalCEM, GoalDistance, MixtureCEM, Planner, PredictiveSampling
 from fastwm.engine.cuda import device as devices
-from gpu.guard import guard
 
 SPEC = specs.transformer(0, E=16, A=2, L=1, H=1, D=16, M=32, window=2)
 FRAMES = {"latents": torch.randn(2, 2, 16), "past_actions": torch.randn(2, 1, 2)}

@@ -9,10 +9,11 @@ from close import assert_close
 
 pytest.importorskip("triton", reason="the GPU's rollout needs triton")
 
+from guard import guard
+
 import fastwm.engine.cuda.predictor as schedule
 from fastwm.engine.cuda.predictor import DevicePredictor
 from fastwm.triton.rollout import mlp
-from gpu.guard import guard
 
 DEEP = [{"out": 20, "activation": "silu", "norm": True}, {"out": 24, "activation": "mish"}, {}]
 SIMPLICIAL = [{"out": 40, "activation": "mish", "norm": True}, {"activation": "simnorm", "norm": True}]
@@ -41,61 +42,62 @@ def run(spec, device, dtype, *inputs):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", PREDICTORS)
-def test_every_predictor_is_as_exact_as_pytorch(gpu, name: str, dtype: str) -> None:
+def test_every_predictor_is_as_exact_as_pytorch(triton_device, name: str, dtype: str) -> None:
     spec = PREDICTORS[name]
     inputs = specs.inputs(spec, 7, B=2, S=3, T=2, K=2)
     with guard():
-        found = run(spec, gpu, dtype, *inputs)
+        found = run(spec, triton_device, dtype, *inputs)
     assert_close(name, found, specs.torch_rollout(spec, dtype, *inputs), specs.truth(spec, *inputs))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_window_is_as_exact_as_pytorch(gpu, size: str) -> None:
+def test_every_window_is_as_exact_as_pytorch(triton_device, size: str) -> None:
     B, S, T, K = SIZES[size]
     spec = specs.transformer(8, L=2, H=1)
     inputs = specs.inputs(spec, 7, B=B, S=S, T=T, K=K)
     with guard():
-        found = run(spec, gpu, "float32", *inputs)
+        found = run(spec, triton_device, "float32", *inputs)
     assert_close(size, found, specs.torch_rollout(spec, "float32", *inputs), specs.truth(spec, *inputs))
 
 
-@pytest.mark.parametrize("order", ["reverse", 7])
-def test_the_order_of_programs_changes_nothing(gpu, order) -> None:
+@pytest.mark.ordered_by_atomics
+def test_the_order_of_programs_changes_nothing(triton_device, order) -> None:
     spec = specs.transformer(9, L=1, M=200)
     inputs = specs.inputs(spec, 7, B=1, S=40, T=2, K=1)  # more than one tile
     with guard("forward"):
-        expected = run(spec, gpu, "float32", *inputs)
+        expected = run(spec, triton_device, "float32", *inputs)
     with guard(order):
-        assert torch.equal(run(spec, gpu, "float32", *inputs), expected)
+        assert torch.equal(run(spec, triton_device, "float32", *inputs), expected)
 
 
-def test_programs_that_share_a_hidden_layer_give_the_bits_of_one(gpu, monkeypatch) -> None:
+@pytest.mark.ordered_by_atomics
+def test_programs_that_share_a_hidden_layer_give_the_bits_of_one(triton_device, monkeypatch) -> None:
     spec = specs.transformer(10, L=1, M=200)
     inputs = specs.inputs(spec, 7, B=1, S=5, T=1, K=1)
     found = {}
     for processors in (0, 4, 10_000):
         monkeypatch.setattr(mlp, "PROCESSORS", processors)
         with guard():
-            found[processors] = run(spec, gpu, "float32", *inputs)
+            found[processors] = run(spec, triton_device, "float32", *inputs)
     assert torch.equal(found[0], found[10_000])
     assert torch.equal(found[4], found[10_000])
 
 
 @pytest.mark.parametrize("fits", [1, 2, 7])
-def test_candidates_in_parts_are_all_of_them(gpu, monkeypatch, fits: int) -> None:
+def test_candidates_in_parts_are_all_of_them(triton_device, monkeypatch, fits: int) -> None:
     spec = specs.transformer(11, L=1)
     inputs = specs.inputs(spec, 7, B=3, S=3, T=2, K=2)
-    whole = run(spec, gpu, "float32", *inputs)
-    each = DevicePredictor(spec, dtype="float32", device=gpu)._bytes_per_candidate(2)
+    whole = run(spec, triton_device, "float32", *inputs)
+    each = DevicePredictor(spec, dtype="float32", device=triton_device)._bytes_per_candidate(2)
     monkeypatch.setattr(schedule, "BUDGET", fits * each)
     # In the interpreter a tile's product is numpy's, whose rounding depends on the row.
-    torch.testing.assert_close(run(spec, gpu, "float32", *inputs), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(run(spec, triton_device, "float32", *inputs), whole, rtol=1e-6, atol=1e-6)
 
 
-def test_a_nan_stays_with_its_candidate(gpu) -> None:
+def test_a_nan_stays_with_its_candidate(triton_device) -> None:
     spec = specs.transformer(12, L=1)
     context, actions, past = specs.inputs(spec, 7, B=1, S=4, T=2, K=1)
     actions[0, 2, 0, 0] = float("nan")
-    found = run(spec, gpu, "float32", context, actions, past)
+    found = run(spec, triton_device, "float32", context, actions, past)
     assert found[0, 2].isnan().all()
     assert found[0, [0, 1, 3]].isfinite().all()

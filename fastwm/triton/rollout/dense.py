@@ -68,7 +68,7 @@ def dense(
             x, weight, bias, out if last is None else last, out,
             rows, group, x.stride(0), x.stride(1), 0 if last is None else last.stride(0), out.stride(-2), N,
             K=K, BEFORE=before, AFTER=after, RESIDUAL=last is not None, PRECISION=precision(weight.dtype),
-            BM=BM, BN=BN, BK=BK, num_warps=warps(weight.dtype), num_stages=2,
+            BM=BM, BN=BN, BK=BK, num_warps=warps(weight.dtype), num_stages=2 if weight.dtype == torch.float32 else 3,
         ),
     )  # fmt: skip
 
@@ -89,5 +89,5 @@ def warps(dtype: torch.dtype) -> int:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """Of products: float32 in three tf32 parts each, as good as float32; one of tf32 would be off by 1e-3."""
-    return "tf32x3" if dtype == torch.float32 else "ieee"
+    """Of products: float32 in three of tf32, as good as float32; one of tf32 would be off by 1e-3. AMD's have no tf32."""
+    return "tf32x3" if dtype == torch.float32 and torch.version.hip is None else "ieee"
