@@ -62,3 +62,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("gpu")
             if "triton_device" in getattr(item, "fixturenames", ()):
                 item.add_marker("triton")
+            sanitizer = getattr(item, "callspec", None) and item.callspec.params.get("sanitizer")
+            if sanitizer in ("address", "thread"):
+                item.add_marker(sanitizer)
