@@ -10,8 +10,8 @@
 // the chunk, elementwise, is a bitonic sequence that one more merge sorts. Up to 1024 candidates are one chunk. Steps
 // between keys at most 16 apart are shuffles, in registers; wider ones go through shared memory, whose accesses are
 // consecutive. Instead, by counted steps, nothing was timed on a GPU: selecting by radix reads S costs four to eight
-// times and needs atomics to count and to compact; it takes fewer steps where S is thousands and as many at S = 300.
-// Ranking every key against all others is S * S comparisons: as many at S = 300, 75 times as many at S = 5000.
+// times and needs atomics to count and to compact; it takes fewer steps where S is thousands.
+// Ranking every key against all others is S * S comparisons: 3 times as many at S = 300, 75 times at S = 5000.
 //
 // Sums are doubles, best elite first, one thread a number, as in the reference: the order is part of the bits. All
 // warps bring the elites' numbers to shared memory, one adds them up; 64 elites are brought once for mean and std.
