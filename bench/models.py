@@ -35,7 +35,7 @@ def small_model() -> WorldModel:
 @functools.cache
 def tiny_model() -> WorldModel:
     """The published form at the least size: for rehearsals, never for results."""
-    sizes = {"embed_dim": 16, "width": 16, "depth": 2, "heads": 2, "head_dim": 8, "mlp_dim": 32}
+    sizes = {"embed_dim": 16, "width": 16, "depth": 1, "heads": 2, "head_dim": 8, "mlp_dim": 32}
     sizes |= {"projector_dim": 32, "action_hidden": 16}
     encoder = {"encoder": "patch_conv", "image_size": 16, "encoder_width": 1}
     return _random(WorldModelConfig.preset("paper", action_dim=3, **sizes, **encoder))

@@ -1,6 +1,7 @@
 """Run benchmarks, print what they found, write it to bench/results/<stem>.json.
 
 python -m bench.run [rollout …] [--sweep | --quick] [--threads 1 2] [--models lewm …] [--ways openvino …]
+python -m bench.run --backend cuda [rollout …] [--repeats 20] [--rehearse]      on a GPU (bench/gpu/run.py)
 
 Lines are written as they come: a run that is ended loses nothing. They take the place of the same lines of an earlier run of
 the same code on the same machine, so a table may be measured in parts; others are dropped. The same code is the last commit
@@ -29,6 +30,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("stems", nargs="*", metavar="STEM", help=f"of {', '.join(STEMS)} (default: all)")
+    parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="with --backend cuda: everything once, emulated, nothing written",
+    )
     parser.add_argument("--repeats", type=int, default=20, help="rounds of all ways, at most")
     parser.add_argument(
         "--seconds", type=float, default=120, help="about as long per problem, at least 5 rounds"
@@ -46,6 +53,12 @@ def main() -> None:
         "--quick", action="store_true", help="3 repeats, peers that are ready in seconds, nothing written"
     )
     arguments = vars(parser.parse_args())
+    backend, rehearse = arguments.pop("backend"), arguments.pop("rehearse")
+    if backend == "cuda":
+        on_a_gpu(parser, arguments["stems"], arguments["repeats"], rehearse)
+        return
+    if rehearse:
+        parser.error("--rehearse is for --backend cuda")
     stems = arguments.pop("stems") or STEMS
     if unknown := sorted(set(stems) - set(STEMS)):
         parser.error(f"unknown {', '.join(unknown)}; known are {', '.join(STEMS)}")
@@ -71,6 +84,18 @@ def main() -> None:
                 save(path, {"machine": machine, "doubts": doubts(machine, found), "results": found})
         for doubt in doubts({**machine, "load": 0}, lines):
             print(doubt)
+
+
+def on_a_gpu(parser: argparse.ArgumentParser, stems: list[str], repeats: int, rehearse: bool) -> None:
+    """Every kernel and the whole plan, beside PyTorch; ends with one line where there is no GPU."""
+    from bench.gpu.run import main as measure
+
+    try:
+        measure(stems, repeats=1 if rehearse else repeats, rehearse=rehearse)
+    except (ImportError, RuntimeError, ValueError) as error:
+        if rehearse:
+            raise
+        parser.error(str(error))
 
 
 def merged(path: Path, machine: dict, lines: list[dict]) -> list[dict]:

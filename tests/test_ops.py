@@ -4,11 +4,14 @@ bypass."""
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fastwm import ops, reference
+from fastwm.engine.cuda import device
+from fastwm.ops import _check
 
 
 def arguments() -> dict[str, tuple]:
@@ -108,6 +111,31 @@ def test_an_unknown_isa_in_the_environment_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv("FASTWM_ISA", "sse9")
     with pytest.raises(ValueError, match="FASTWM_ISA is 'sse9'"):
         ops.goal_cost(torch.zeros(1, 1, 4), torch.zeros(1, 4))
+
+
+def test_cuda_tensors_have_the_reference_where_the_cuda_module_was_not_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent() -> None:
+        raise ImportError("no fastwm._cuda")
+
+    monkeypatch.setattr(device, "cuda_module", absent)
+    assert _check.gpu_for(torch.device("cuda", 0), None) is None
+    with device.on(torch.device("cpu")), pytest.raises(ImportError, match=r"no fastwm\._cuda"):
+        ops.goal_cost(torch.zeros(1, 1, 4), torch.zeros(1, 4))  # a GPU to emulate was asked for by name
+
+
+def test_cuda_tensors_go_to_the_cuda_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = SimpleNamespace(cuda_stream=77)
+    monkeypatch.setattr(device, "cuda_module", lambda: "the module")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda on: stream)
+    assert _check.gpu_for(torch.device("cuda", 1), None) == ("the module", 1, 77)
+    assert _check.gpu_for(torch.device("cpu"), None) is None
+    with device.on(torch.device("cpu")):
+        assert _check.gpu_for(torch.device("cpu"), None) == ("the module", 0, 0)
+        assert _check.gpu_for(torch.device("cpu"), "avx2") is None
+    monkeypatch.setenv("FASTWM_BACKEND", "torch")
+    assert _check.gpu_for(torch.device("cuda", 1), None) is None
 
 
 def test_tensors_on_another_device_get_no_kernel() -> None:

@@ -100,7 +100,8 @@ def _attend(g: dict[str, Any]) -> tuple[int, int]:
     own = _size(g["own"][: g["first"] + asking])
     moved = _size(g["query"], g["shared"], g["weight"], g["bias"], g["gate"], g["x"], g["x"]) + own
     seen = sum(shared + g["first"] + i + 1 for i in range(asking)) * g["candidates"]
-    return moved, 4 * g["inner"] * seen + 2 * g["rows"] * g["inner"] * g["W"]
+    inner = g["query"].shape[1]
+    return moved, 4 * inner * seen + 2 * g["rows"] * inner * g["W"]
 
 
 def _mlp(g: dict[str, Any]) -> tuple[int, int]:
@@ -132,7 +133,7 @@ def _cem_update(g: dict[str, Any]) -> tuple[int, int]:
     """B, S, T, A and the number of elites after thirteen addresses. Of the candidates, elites alone are read."""
     B, S, T, A, elites = g["arguments"][13:18]
     kept = 2 if g["arguments"][4] else 0
-    return FLOAT * B * (S + (elites + 4 + kept) * T * A) + 8 * B * elites, 4 * B * elites * T * A
+    return FLOAT * B * (S + 1 + (elites + 4 + kept) * T * A) + 8 * B * (elites + 1), 4 * B * elites * T * A
 
 
 FORMULAS: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {

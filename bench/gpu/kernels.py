@@ -121,9 +121,10 @@ def rollout(place: Place, size: Size) -> Iterator[Case]:
     context, actions, goal = problem.context, problem.actions, problem.goal
     rollouts = dict(peers.rollouts(module, place, context, actions))
     plain: dict[str, peers.Rollout] = {}
+    weights: dict[str, int] = {}
     for dtype in DTYPES:
         engine = fastwm.compile(module.model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
-        plain[dtype] = engine.rollout
+        plain[dtype], weights[dtype] = engine.rollout, engine.info()["weight_bytes"]
         rollouts["fastwm", dtype] = peers.Graphed(engine.rollout, place, context, actions)
     rows = [0, size.B - 1] if size.B > 1 else [0]
     few = min(CHECKED, size.S)
@@ -138,7 +139,13 @@ def rollout(place: Place, size: Size) -> Iterator[Case]:
         return judge([(exact, costs(key))], key[1], elites=elites, autocast=autocast, peer=key[0] != "fastwm")
 
     kernels = {dtype: starts(lambda d=dtype: plain[d](context, actions), run=True) for dtype in DTYPES}  # type: ignore[misc]
-    work = {dtype: sum_of(total(kernels[dtype])) for dtype in DTYPES}
+    work = {dtype: sum_of(total(started)) for dtype, started in kernels.items()}
+    for (
+        dtype,
+        counted,
+    ) in work.items():  # what is made on the way need not leave L2: weights, and what comes in and goes out
+        moved = weights[dtype] + context.nbytes + actions.nbytes + context.nbytes * size.S
+        work[dtype] = counted._replace(bytes=moved)
     ways = {key: functools.partial(way, context, actions) for key, way in rollouts.items()}
     yield Case("rollout", size, ways, agree, work=work)
     yield from _parts(size, kernels)
@@ -171,19 +178,20 @@ def plan(place: Place, size: Size) -> Iterator[Case]:
     checked: dict[Key, Callable[[], Tensor]] = {}
     for dtype in DTYPES:
         engine = fastwm.compile(module.model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
-        search, tried = (
-            fastwm.Planner(engine, fastwm.CEM(s.S, s.elites, s.iterations), s.T) for s in (size, short)
-        )
+        search = fastwm.Planner(engine, fastwm.CEM(size.S, size.elites, size.iterations), size.T)
+        tried = fastwm.Planner(engine, fastwm.CEM(size.S, size.elites, short.iterations), size.T)
         ways["fastwm", dtype] = functools.partial(search.plan, *given)
         checked["fastwm", dtype] = lambda tried=tried: tried.plan(*given, noise=noise).mean  # type: ignore[misc]
         model = peers.Model(module, getattr(torch, dtype), place.device)
         for name, step in (("torch eager", model), ("torch.compile", peers.compiled(model, place))):
             whole, few = (peers.Search(step, s, problem.context, problem.goal, A) for s in (size, short))
             graph = name.replace("torch eager", "torch") + ", CUDA graph"
-            graphs = peers.Graphed(whole, place), peers.Graphed(few, place, there)
-            for key, long, brief in (((name, dtype), whole, few), ((graph, dtype), *graphs)):
-                ways[key] = lambda long=long: long().cpu()  # type: ignore[misc]
-                checked[key] = lambda brief=brief: brief(there).cpu()  # type: ignore[misc]
+            ways[name, dtype] = lambda whole=whole: whole().cpu()  # type: ignore[misc]
+            checked[name, dtype] = lambda few=few: few(there).cpu()  # type: ignore[misc]
+            replay = peers.Graphed(whole, place)
+            ways[graph, dtype] = lambda replay=replay: replay().cpu()  # type: ignore[misc]
+            # captured when it is asked for, as the memory of many graphs would not fit a small card
+            checked[graph, dtype] = lambda few=few: peers.Graphed(few, place, there)(there).cpu()  # type: ignore[misc]
 
     def price(key: Key) -> Tensor:
         """What the plan costs, in float64: [B, 1]."""

@@ -39,7 +39,7 @@ class Place:
     def sizes(self) -> tuple[Size, ...]:
         """LeWM's default plan for one environment and for 50 at once."""
         if self.rehearsal:
-            return tuple(Size(B, S=5, T=2, elites=2, iterations=2, model="tiny") for B in (1, 2))
+            return (Size(2, S=3, T=2, elites=2, iterations=2, model="tiny"),)
         return Size(1), Size(50)
 
     @property
@@ -59,30 +59,34 @@ def at(*, rehearse: bool) -> Iterator[Place]:
 
     Raises ImportError or RuntimeError that say what is missing.
     """
-    if rehearse:
-        _emulate()
-    from fastwm.engine.cuda import device as devices
+    with contextlib.ExitStack() as stack:
+        if rehearse:
+            stack.enter_context(_emulation())
+        from fastwm.engine.cuda import device as devices
 
-    device = devices.default_device()
-    if device.type == "cpu" and not rehearse:
-        raise RuntimeError(
-            "fastwm._cuda is emulated here, expected a GPU; --rehearse runs the benchmarks without one"
-        )
-    with devices.on(device), torch.inference_mode():
+        device = devices.default_device()
+        if device.type == "cpu" and not rehearse:
+            raise RuntimeError(
+                "fastwm._cuda is emulated here, expected a GPU; --rehearse runs the benchmarks without one"
+            )
+        stack.enter_context(devices.on(device))
+        stack.enter_context(torch.inference_mode())
         yield Place(device, rehearse)
 
 
-def _emulate() -> None:
-    """Triton's interpreter, which must be chosen before a kernel is defined, and the emulated `fastwm._cuda`."""
+def _emulation() -> contextlib.AbstractContextManager[object]:
+    """The emulated `fastwm._cuda`, and Triton's interpreter under the tests' guard, which gives it bfloat16."""
     if "fastwm.triton.rollout.dense" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
         raise RuntimeError("Triton's kernels are loaded already: rehearse in a process of its own")
-    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined
     folder = str(ROOT / "tests" / "gpu")
     if folder not in sys.path:
         sys.path.append(folder)
     import emulation
+    from guard import guard
 
     emulation.load()
+    return guard()
 
 
 def describe(place: Place) -> dict[str, Any]:

@@ -28,12 +28,12 @@ def main(stems: Sequence[str], *, repeats: int, rehearse: bool, folder: Path = F
     with place.at(rehearse=rehearse) as here:
         machine = {**header(), **place.describe(here)}
         machine["peaks"] = peaks.measure(here, repeats=1 if rehearse else 10)
-        print(_machine_line(machine))
+        print(_machine_line(machine, rehearse))
         for stem in stems or CASES:
             print(f"\n{stem}: {CASES[stem].__doc__}")
             lines = []
             for line in _lines(stem, here, machine["peaks"], repeats):
-                print(describe(line), flush=True)
+                print(describe(line, here.rehearsal), flush=True)
                 lines.append(line)
                 if not rehearse:
                     save(folder / f"{stem}.json", {"machine": machine, "results": lines})
@@ -52,7 +52,7 @@ def measure(case: Case, here: Place, peaks: dict[str, float], repeats: int) -> I
     """One line per way: its verdict, and its time if that is good."""
     verdicts = {key: case.agree(key) for key in case.ways}
     passed = {" ".join(key): way for key, way in case.ways.items() if verdicts[key].passed}
-    times = in_turns(passed, here, repeats=repeats, warm_up=1 if here.rehearsal else 5, watch=case.watch)
+    times = in_turns(passed, here, repeats=repeats, warm_up=0 if here.rehearsal else 5, watch=case.watch)
     for key, verdict in verdicts.items():
         line = {"kernel": case.kernel, "B": case.size.B, "S": case.size.S, "T": case.size.T, "K": 1}
         line |= (
@@ -69,7 +69,7 @@ def measure(case: Case, here: Place, peaks: dict[str, float], repeats: int) -> I
 def efficiency(case: Case, dtype: str, milliseconds: float, peaks: dict[str, float]) -> dict:
     """What was moved and computed, and the least time for it at the card's own peaks as a share of the time it took."""
     work = case.work[dtype]
-    product = peaks["bfloat16" if dtype == "bfloat16" else "float32"]
+    product = peaks["bfloat16"] if dtype == "bfloat16" else max(peaks["float32"], peaks["tf32"] / 3)  # tf32x3
     floor = 1e3 * max(work.bytes / peaks["dram"], work.operations / product)
     return {
         "bytes": work.bytes,
@@ -80,20 +80,24 @@ def efficiency(case: Case, dtype: str, milliseconds: float, peaks: dict[str, flo
     }
 
 
-def describe(line: dict) -> str:
-    """For people."""
+def describe(line: dict, rehearsal: bool) -> str:
+    """For people, who are told no time that means nothing."""
     what = f"{line['kernel']:18} B {line['B']:<3} {line['way']:38}"
     if not line["passed"]:
         error = line["relative_cost_error"]
         return f"{what} disagrees{'' if error is None else f' by {error:.1e}'}, no time is given"
+    if rehearsal:
+        return f"{what} runs"
     times = line["milliseconds"]
     text = f"{what} {times['median']:9.4f} ms  ({times['q1']:.4f} to {times['q3']:.4f})"
     return text + (f"  {line['efficiency']:6.1%} of the floor" if "efficiency" in line else "")
 
 
-def _machine_line(machine: dict) -> str:
+def _machine_line(machine: dict, rehearsal: bool) -> str:
+    versions = f"fastwm {machine['fastwm']} ({machine['commit']}), torch {machine['torch']}, triton {machine['triton']}"
+    if rehearsal:
+        return f"a rehearsal, no time is taken: {versions}"
     rates = machine["peaks"]
     memory = ", ".join(f"{name} {rates[name] / 1e9:.0f} GB/s" for name in ("dram", "l2"))
     products = ", ".join(f"{name} {rates[name] / 1e12:.1f}" for name in ("bfloat16", "tf32", "float32"))
-    versions = f"fastwm {machine['fastwm']} ({machine['commit']}), torch {machine['torch']}, triton {machine['triton']}"
     return f"{machine['gpu']}: {memory}; {products} TFLOP/s; {versions}"

@@ -215,8 +215,8 @@ class Sampling:
             iteration,
             stream=draws.environments,
             noise=None if given is None else given.reshape(B, samples, *flat),
-            low=_bound("low", low, flat[1], mean.device),
-            high=_bound("high", high, flat[1], mean.device),
+            low=_bound("low", low, flat[1], mean.device, flat[0]),
+            high=_bound("high", high, flat[1], mean.device, flat[0]),
             factor=self.factor(flat[0], mean.device),
             injected=injected,
             counter=None if draws.counters is None else draws.counters[iteration],
@@ -319,8 +319,8 @@ def _in_order(low: float | Sequence[float], high: float | Sequence[float]) -> bo
 
 # Kept for good: a captured CUDA graph goes on reading what it was captured with.
 @functools.cache
-def _bound(name: str, bound: Bound, A: int, device: torch.device) -> Tensor | None:
-    """The bound as a tensor [A]."""
+def _bound(name: str, bound: Bound, A: int, device: torch.device, steps: int | None = None) -> Tensor | None:
+    """The bound as a tensor [A]; [steps, A] is what a kernel reads, and spares it a copy in every iteration."""
     if bound is None:
         return None
     numbers = torch.tensor(bound, dtype=torch.float32, device="cpu").reshape(-1)
@@ -328,7 +328,8 @@ def _bound(name: str, bound: Bound, A: int, device: torch.device) -> Tensor | No
         raise ValueError(
             f"{name} has {len(numbers)} numbers, expected 1 or a divisor of {A}, the numbers in an action block"
         )
-    return numbers.repeat(A // len(numbers)).to(device)
+    numbers = numbers.repeat(A // len(numbers))
+    return (numbers if steps is None else numbers.repeat(steps, 1)).to(device)
 
 
 @functools.cache

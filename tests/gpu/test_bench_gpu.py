@@ -1,0 +1,150 @@
+"""The GPU benchmarks: rehearsed from start to end, and what they count against counts by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from bench.gpu import run  # noqa: E402
+from bench.gpu.counts import FORMULAS, Started, Work, starts, total  # noqa: E402
+from bench.gpu.kernels import CASES, Case  # noqa: E402
+from bench.gpu.place import Size  # noqa: E402
+from fastwm import ops  # noqa: E402
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "bench.run", "--backend", "cuda", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_the_rehearsal_runs_everything_and_writes_nothing() -> None:
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").rglob("*")}
+    ended = bench("--rehearse")
+    assert ended.returncode == 0, ended.stderr
+    assert {path: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").rglob("*")} == before
+    lines = [line for line in ended.stdout.splitlines() if " B 2 " in line]
+    assert {line.split()[0] for line in lines} == set(CASES)
+    assert all(line.endswith(" runs") for line in lines), ended.stdout
+    for peer in ("fastwm", "torch eager", "torch.compile", "torch, CUDA graph", "torch.compile, CUDA graph"):
+        for dtype in ("float32", "bfloat16"):
+            assert any(line.startswith("plan ") and f" {peer} {dtype} " in line for line in lines), (
+                peer,
+                dtype,
+            )
+    for kernel in ("tokens", "dense", "qkv", "attend", "mlp", "head"):
+        assert any(line.startswith(f"rollout {kernel} ") for line in lines), kernel
+    assert " ms " not in ended.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_ends_with_one_line() -> None:
+    ended = bench()
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("run.py: error: ")
+    assert "CUDA" in ended.stderr.splitlines()[-1]
+
+
+def test_an_unknown_kernel_is_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown dance; known are cem_sample, rollout"):
+        run.main(["dance"], repeats=1, rehearse=True)
+
+
+# ---- counts
+
+
+def test_counts_of_sampling_cost_and_refit(gpu: torch.device) -> None:
+    """By hand: B 2, S 7, T 3, A 5, E 4, 3 elites; float32 is 4 bytes."""
+    mean, std = torch.zeros(2, 3, 5, device=gpu), torch.ones(2, 3, 5, device=gpu)
+    costs, latents, goal = (torch.ones(*shape, device=gpu) for shape in ((2, 7), (2, 7, 3, 4), (2, 4)))
+
+    def iteration() -> None:
+        actions = ops.cem_sample(mean, std, 7, 0, 0)
+        ops.goal_cost(latents, goal, reduce="min")
+        ops.goal_cost(latents, goal, reduce="last")
+        ops.cem_update(actions, costs, mean, std, 3)
+
+    found = {name: (one.bytes, one.operations, one.launches) for name, one in counted(iteration).items()}
+    assert found["cem_sample"] == (4 * (2 * 2 * 15 + 2 * 7 * 15), 0, 1)
+    all_steps, last = 2 * 7 * 3 * 4, 2 * 7 * 4
+    assert found["goal_cost"] == (4 * (all_steps + last + 2 * (8 + 14)), 3 * (all_steps + last), 2)
+    read, written = 14 + 2 * 3 * 15 + 2 * 2 * 15, 2 * 2 * 15 + 2 + 2 * 2
+    assert found["cem_update"][0] == 4 * (read + written) + 8 * 2 * 3
+
+
+def counted(work: object) -> dict[str, Work]:
+    return total(starts(work, run=True))  # type: ignore[arg-type]
+
+
+def test_counts_of_a_product() -> None:
+    x, weight, bias, out = torch.ones(2, 3, 5), torch.ones(7, 5), torch.ones(7), torch.ones(2, 3, 7)
+    given = {"x": x, "weight": weight, "bias": bias, "out": out, "last": None, "rows": 6, "N": 7, "K": 5}
+    assert FORMULAS["dense"](given) == (4 * (30 + 35 + 7 + 42), 2 * 6 * 7 * 5)
+
+
+def test_counts_of_attention() -> None:
+    """Two asking tokens of 3 candidates; the first own token has been there, one context frame is shared: 3 and 4 are seen."""
+    inner, W = 8, 5
+    given = {
+        "query": torch.ones(6, inner),
+        "shared": torch.ones(1, 1, 2 * inner),
+        "own": torch.ones(4, 3, 2 * inner),
+        "weight": torch.ones(W, inner),
+        "bias": torch.ones(W),
+        "gate": torch.ones(6, W),
+        "x": torch.ones(6, W),
+        "rows": 6,
+        "candidates": 3,
+        "first": 1,
+        "W": W,
+    }
+    moved, operations = FORMULAS["attend"](given)
+    assert moved == 4 * (6 * inner + 2 * inner + 3 * 3 * 2 * inner + W * inner + W + 3 * 6 * W)
+    assert operations == 4 * inner * (3 + 4) * 3 + 2 * 6 * inner * W
+
+
+def test_a_kernel_without_a_count_is_named() -> None:
+    with pytest.raises(ValueError, match="kernel 'dance' has no count"):
+        _ = Started("dance", lambda: None, {}).work
+
+
+# ---- lines
+
+
+def test_a_way_that_disagrees_gets_no_time(gpu: torch.device) -> None:
+    from bench.agreement import Agreement
+    from bench.gpu.place import Place
+
+    ways = {("fastwm", "float32"): lambda: None, ("torch eager", "float32"): lambda: pytest.fail("timed")}
+    case = Case(
+        "k", Size(1), ways, lambda key: Agreement(key[0] == "fastwm", 0.5), work={"float32": Work(10, 0)}
+    )
+    peaks = {"dram": 1e9, "l2": 1e9, "bfloat16": 1e9, "tf32": 1e9, "float32": 1e9}
+    good, bad = run.measure(case, Place(gpu, rehearsal=True), peaks, 2)
+    assert good["milliseconds"]["median"] >= 0
+    assert (bad["passed"], bad["relative_cost_error"]) == (False, 0.5)
+    assert "milliseconds" not in bad
+    assert "disagrees by 5.0e-01, no time is given" in run.describe(bad, rehearsal=False)
+
+
+def test_efficiency_is_the_floor_over_the_time() -> None:
+    """10 MB at 1 TB/s are 10 us; 1 GFLOP is 1 us in bfloat16, 6 us in three products of tf32 each a half."""
+    peaks = {"dram": 1e12, "l2": 1e13, "bfloat16": 1e15, "tf32": 5e14, "float32": 1e14}
+    case = Case(
+        "k",
+        Size(1),
+        {},
+        lambda key: None,
+        work={"bfloat16": Work(10**7, 10**9), "float32": Work(10**5, 10**9)},
+    )
+    assert run.efficiency(case, "bfloat16", 0.02, peaks)["floor_milliseconds"] == 0.01
+    assert run.efficiency(case, "bfloat16", 0.02, peaks)["efficiency"] == 0.5
+    assert run.efficiency(case, "float32", 0.02, peaks)["floor_milliseconds"] == 0.006
