@@ -138,7 +138,7 @@ def rollout(place: Place, size: Size) -> Iterator[Case]:
         autocast = relative_error(costs(("torch eager", "bfloat16")), exact)
         return judge([(exact, costs(key))], key[1], elites=elites, autocast=autocast, peer=key[0] != "fastwm")
 
-    kernels = {dtype: starts(lambda d=dtype: plain[d](context, actions), run=True) for dtype in DTYPES}  # type: ignore[misc]
+    kernels = {dtype: starts(lambda d=dtype: plain[d](context, actions)) for dtype in DTYPES}  # type: ignore[misc]
     work = {dtype: sum_of(total(started)) for dtype, started in kernels.items()}
     for (
         dtype,
@@ -212,7 +212,7 @@ def sum_of(work: dict[str, Work]) -> Work:
 
 
 def _counted(run: Call) -> dict[str, Work]:
-    return {"float32": sum_of(total(starts(run, run=True)))}
+    return {"float32": sum_of(total(starts(run)))}
 
 
 def _problem(size: Size, place: Place) -> problems.Problem:
