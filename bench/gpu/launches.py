@@ -43,9 +43,16 @@ def nowhere() -> Iterator[Place]:
         sys.path.append(folder)
     import emulation
 
+    name, before = "fastwm._cuda", sys.modules.get("fastwm._cuda")
     emulation.load()
-    with devices.on(torch.device("cpu")), torch.inference_mode():
-        yield Place(torch.device("cpu"), rehearsal=True)
+    try:
+        with devices.on(torch.device("cpu")), torch.inference_mode():
+            yield Place(torch.device("cpu"), rehearsal=True)
+    finally:  # a GPU's own module serves what follows
+        if before is None:
+            del sys.modules[name], fastwm._cuda  # type: ignore[attr-defined]
+        else:
+            sys.modules[name] = fastwm._cuda = before  # type: ignore[attr-defined]
 
 
 def engine(size: Size, dtype: str) -> Engine:
