@@ -60,7 +60,7 @@ def recorded() -> Iterator[list[Call]]:
     address, start = _check.address, device.Launch.__call__
 
     def noted_address(value: Tensor | None) -> int:
-        if value is not None:
+        if value is not None and value.numel():  # an empty one is at 0, as nothing is
             tensors[value.data_ptr()] = value
         return address(value)
 

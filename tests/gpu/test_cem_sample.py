@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sanitize
 import torch
 from torch import Tensor
 
@@ -120,3 +121,18 @@ def test_a_candidate_too_long_for_coloured_noise_is_refused(gpu: torch.device) -
     assert torch.equal(
         found, reference.cem_sample(mean, std, 2, 0, 0, factor=torch.tensor([[1.0, 0.0], [0.5, 2.0]]))
     )
+
+
+@pytest.mark.parametrize("sanitizer", sanitize.SANITIZERS)
+def test_no_stray_access_and_no_race(gpu: torch.device, sanitizer: str) -> None:
+    """Candidates that share a block, the last of which is not full; coloured noise; a long candidate in pieces."""
+    with sanitize.recorded() as calls:
+        for B, S, T, A in ((2, 22, 5, 7), (1, 3, 4, 140)):
+            mean, std = distribution(B, T, A)
+            bounds = {"low": torch.full((A,), -0.5), "high": torch.full((T, A), 0.5)}
+            sampled(gpu, mean, std, S, 1, 2, stream=torch.arange(B))
+            sampled(
+                gpu, mean, std, S, 1, 2, factor=autoregressive(T, 0.7), injected=mean.unsqueeze(1), **bounds
+            )
+            sampled(gpu, mean, std, S, 1, 2, noise=torch.randn(B, S, T, A), counter=torch.tensor([3, 4]))
+    sanitize.check(calls, sanitizer)

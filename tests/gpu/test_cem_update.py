@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sanitize
 import torch
 from torch import Tensor
 
@@ -117,3 +118,20 @@ def test_inputs_are_left_as_they_were(gpu: torch.device) -> None:
     ops.cem_update(*inputs, 4, momentum=0.5, best_cost=best[0], best_actions=best[1])
     for before, after in zip(copies, (*inputs, *best), strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("sanitizer", sanitize.SANITIZERS)
+def test_no_stray_access_and_no_race(gpu: torch.device, sanitizer: str) -> None:
+    """A short warp of numbers, several blocks, more elites than a tile has rows, several chunks, several keys a thread."""
+    with sanitize.recorded() as calls:
+        for B, S, T, A, k in (
+            (2, 20, 3, 2, 4),
+            (1, 140, 5, 7, 70),
+            (1, 1030, 1, 1, 3),
+            (1, 1100, 1, 1, 1030),
+        ):
+            actions, cost, mean, std = example(B, S, T, A)
+            cost[:, ::3] = math.nan
+            best = {"best_cost": cost.nanmean(1), "best_actions": mean + 1} if S < 1000 else {}
+            updated(gpu, actions, cost, mean, std, k, **best)
+    sanitize.check(calls, sanitizer)

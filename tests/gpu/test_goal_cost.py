@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sanitize
 import torch
 from close import assert_close
 from torch import Tensor
@@ -111,3 +112,16 @@ def test_strided_latents_are_read_as_they_are_indexed(gpu: torch.device) -> None
 def test_the_wrong_goal_is_refused(gpu: torch.device) -> None:
     with pytest.raises(ValueError, match=r"goal has shape \(3, 4\), expected \(2, 4\)"):
         cost_of(gpu, torch.zeros(2, 3, 4), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("sanitizer", sanitize.SANITIZERS)
+def test_no_stray_access_and_no_race(gpu: torch.device, sanitizer: str) -> None:
+    """Candidates that do not fill the last block; a rest of a load, no rest, addresses of no vector."""
+    with sanitize.recorded() as calls:
+        for shape in ((2, 5, 3, 33), (1, 3, 2, 192), (1, 6, 1, 1)):
+            latents, goal = example(shape)
+            for metric in METRICS:
+                ops.goal_cost(latents, goal, metric, "mean")
+            ops.goal_cost(displaced(latents, gpu), goal)
+            ops.goal_cost(latents, displaced(goal, gpu))
+    sanitize.check(calls, sanitizer)
