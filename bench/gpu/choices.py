@@ -85,7 +85,7 @@ def attend(rows: int, seen: int) -> Kernel:
 
 
 def mlp(rows: int, tile: int = 32, parts: int = PARTS, processors: int = PROCESSORS) -> Kernel:
-    """Tiles of rows; where they are few, up to PARTS programs share the hidden layer of one, and the last adds what they made."""
+    """Tiles of rows; where they are few, up to `parts` programs share the hidden layer of one, and the last adds it up."""
     tiles, share = math.ceil(rows / tile), 1
     while share < parts and tiles * share * 2 <= processors:
         share *= 2
