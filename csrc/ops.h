@@ -100,6 +100,27 @@ struct RolloutArgs {
   int64_t until;  // monotonic nanoseconds: no tile is started later, its latents are NaN; 0 without end
 };
 
+// ---- attention: queries, keys, values of a window of a few tokens -> weighted values (cuda alone)
+
+// In numbers, from one row, token or head to the next; the D numbers of a head lie together.
+struct AttentionStrides {
+  int64_t row, token, head;
+};
+
+// The function in cuda/bind.cpp takes q, k, v, o, R, n, H, D, the strides of q, k, v, o (row, token, head of each),
+// frame_tokens, scale, dtype.
+struct AttentionArgs {
+  const void* q;  // [R, n, H, D] float32 or bfloat16, as k, v and o
+  const void* k;
+  const void* v;
+  void* o;                                                      // out
+  int64_t R, n, H, D;                                           // n at most 32; D a multiple of 8, at most 128
+  AttentionStrides q_strides, k_strides, v_strides, o_strides;  // of multiples of 16 bytes, as are the addresses
+  int64_t frame_tokens;  // a token sees its own frame and those before; 1: causal; 0: all see all
+  float scale;           // of the scores, D^-1/2 as a rule
+  DType dtype;
+};
+
 // ---- goal_cost: predicted latents, goal -> one cost per candidate
 
 enum class Metric : int32_t { squared, absolute, cosine };

@@ -105,6 +105,28 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
                  S, T, A, I, seed, iteration, 1});
         });
 
+  m.def("attention", [](int device, uintptr_t queue, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t o, int64_t R,
+                        int64_t n, int64_t H, int64_t D, int64_t q_row, int64_t q_token, int64_t q_head, int64_t k_row,
+                        int64_t k_token, int64_t k_head, int64_t v_row, int64_t v_token, int64_t v_head, int64_t o_row,
+                        int64_t o_token, int64_t o_head, int64_t frame_tokens, float scale, int32_t dtype) {
+    start("attention", device, queue, &attention,
+          {at<void>(q),
+           at<void>(k),
+           at<void>(v),
+           at<void>(o),
+           R,
+           n,
+           H,
+           D,
+           {q_row, q_token, q_head},
+           {k_row, k_token, k_head},
+           {v_row, v_token, v_head},
+           {o_row, o_token, o_head},
+           frame_tokens,
+           scale,
+           static_cast<DType>(dtype)});
+  });
+
   m.def("goal_cost", [](int device, uintptr_t queue, uintptr_t latents, uintptr_t goal, uintptr_t cost, int64_t B,
                         int64_t S, int64_t T, int64_t E, int32_t metric, int32_t reduce) {
     start("goal_cost", device, queue, &goal_cost,

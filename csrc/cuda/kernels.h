@@ -18,6 +18,7 @@ inline unsigned int blocks(const char* kernel, int64_t count) {
 }
 
 void cem_sample(const CemSampleArgs& a, cudaStream_t stream);
+void attention(const AttentionArgs& a, cudaStream_t stream);
 void goal_cost(const GoalCostArgs& a, cudaStream_t stream);
 void cem_update(const CemUpdateArgs& a, cudaStream_t stream);
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sanitize
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from fastwm.planning.noise import autoregressive, power_law
 
 # Candidates that share a block, candidates of several blocks, and numbers that are no multiple of four.
 SHAPES = [(1, 1, 1, 1), (1, 60, 5, 10), (3, 37, 7, 3), (2, 17, 1, 5), (5, 9, 12, 2), (2, 3, 4, 301)]
+SANITIZED = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in sanitize.SANITIZERS]
 
 
 def distribution(B: int, T: int, A: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -120,3 +122,17 @@ def test_a_candidate_too_long_for_coloured_noise_is_refused(gpu: torch.device) -
     assert torch.equal(
         found, reference.cem_sample(mean, std, 2, 0, 0, factor=torch.tensor([[1.0, 0.0], [0.5, 2.0]]))
     )
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZED)
+def test_sanitizers_have_nothing_to_say(gpu: torch.device, sanitizer: str) -> None:
+    with sanitize.recorded() as calls:
+        for B, S, T, A in ((2, 7, 5, 3), (1, 2, 4, 301), (1, 13, 12, 8)):
+            mean, std = distribution(B, T, A)
+            low, factor, injected = mean[0, 0] - 0.5, autoregressive(T, 0.5), mean[:, None] + 1
+            sampled(
+                gpu, mean, std, S, 3, 4, stream=torch.arange(B), low=low, factor=factor, injected=injected
+            )
+            sampled(gpu, mean, std, S, 0, 0, counter=torch.tensor([5, 6]))
+            sampled(gpu, mean, std, S, 0, 0, noise=torch.randn(B, S, T, A), high=mean[0])
+    sanitize.check(calls, sanitizer)

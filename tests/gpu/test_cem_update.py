@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sanitize
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ SHAPES = [
     (1, 1024, 1, 3, 1024),
     (1, 1025, 1, 3, 1),
 ]
+SANITIZED = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in sanitize.SANITIZERS]
 
 
 def example(B: int, S: int, T: int, A: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -117,3 +119,15 @@ def test_inputs_are_left_as_they_were(gpu: torch.device) -> None:
     ops.cem_update(*inputs, 4, momentum=0.5, best_cost=best[0], best_actions=best[1])
     for before, after in zip(copies, (*inputs, *best), strict=True):
         assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZED)
+def test_sanitizers_have_nothing_to_say(gpu: torch.device, sanitizer: str) -> None:
+    shapes = [(2, 50, 3, 5, 10), (1, 90, 1, 40, 70), (1, 33, 1, 2, 33), (1, 1, 1, 1, 1), (1, 1030, 1, 2, 9)]
+    with sanitize.recorded() as calls:
+        for B, S, T, A, k in [*shapes, (1, 1100, 1, 1, 1050)]:
+            actions, cost, mean, std = example(B, S, T, A)
+            cost[0, 3:9] = math.nan
+            updated(gpu, actions, cost, mean, std, k, momentum=0.1, best_cost=cost[:, 0], best_actions=mean)
+        updated(gpu, *example(1, 20, 2, 2), 3)
+    sanitize.check(calls, sanitizer)

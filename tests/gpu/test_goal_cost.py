@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import sanitize
 import torch
 from close import assert_close
 from torch import Tensor
@@ -22,6 +23,7 @@ SHAPES = [
     (2, 6, 4, 48),
     (1, 2, 1, 515),
 ]
+SANITIZED = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in sanitize.SANITIZERS]
 
 
 def example(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -111,3 +113,14 @@ def test_strided_latents_are_read_as_they_are_indexed(gpu: torch.device) -> None
 def test_the_wrong_goal_is_refused(gpu: torch.device) -> None:
     with pytest.raises(ValueError, match=r"goal has shape \(3, 4\), expected \(2, 4\)"):
         cost_of(gpu, torch.zeros(2, 3, 4), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZED)
+def test_sanitizers_have_nothing_to_say(gpu: torch.device, sanitizer: str) -> None:
+    with sanitize.recorded() as calls:
+        for shape in ((2, 5, 3, 20), (1, 3, 2, 33), (1, 2, 2, 192), (1, 1, 1, 1)):
+            latents, goal = example(shape)
+            for metric in METRICS:
+                cost_of(gpu, latents, goal, metric, "mean")
+            ops.goal_cost(displaced(latents, gpu), displaced(goal, gpu), "squared", "last")
+    sanitize.check(calls, sanitizer)
