@@ -1,7 +1,7 @@
 """Run benchmarks, print what they found, write it to bench/results/<stem>.json.
 
 python -m bench.run [rollout …] [--sweep | --quick] [--threads 1 2] [--models lewm …] [--ways openvino …]
-python -m bench.run --backend cuda [rollout …] [--repeats 20] [--rehearse]      on a GPU (bench/gpu/run.py)
+python -m bench.run --backend cuda [rollout …] [--repeats 20] [--no-compile] [--rehearse]      on a GPU (bench/gpu/run.py)
 
 Lines are written as they come: a run that is ended loses nothing. They take the place of the same lines of an earlier run of
 the same code on the same machine, so a table may be measured in parts; others are dropped. The same code is the last commit
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     backend, rehearse = arguments.pop("backend"), arguments.pop("rehearse")
     if backend == "cuda":
-        on_a_gpu(parser, arguments["stems"], arguments["repeats"], rehearse)
+        on_a_gpu(parser, arguments, rehearse)
         return
     if rehearse:
         parser.error("--rehearse is for --backend cuda")
@@ -86,12 +86,16 @@ def main() -> None:
             print(doubt)
 
 
-def on_a_gpu(parser: argparse.ArgumentParser, stems: list[str], repeats: int, rehearse: bool) -> None:
+def on_a_gpu(parser: argparse.ArgumentParser, arguments: dict, rehearse: bool) -> None:
     """Every kernel and the whole plan, beside PyTorch; ends with one line where there is no GPU."""
     from bench.gpu.run import main as measure
 
+    for name in ("models", "ways", "sweep", "quick"):
+        if arguments[name]:
+            parser.error(f"--{name} is for the CPU")
+    repeats = 1 if rehearse else arguments["repeats"]
     try:
-        measure(stems, repeats=1 if rehearse else repeats, rehearse=rehearse)
+        measure(arguments["stems"], repeats=repeats, rehearse=rehearse, compiled=arguments["compiled"])
     except (ImportError, RuntimeError, ValueError) as error:
         if rehearse:
             raise

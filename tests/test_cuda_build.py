@@ -80,13 +80,21 @@ def test_a_missing_driver_is_named(no_driver: Any) -> None:
     assert (found["cuda_driver"], found["gpus"]) == ("none", ["none (no CUDA driver)"])
 
 
+LOAD = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("_cuda", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+"""
+
+
 def test_kernels_without_a_driver_raise_their_name(no_driver: Any) -> None:
     """In a process of its own, since a crash is what is feared. Addresses are never read: the launch is refused before."""
     found = kernels(no_driver)
     assert found
     for name, count in found.items():
-        code = f"from fastwm import _cuda; _cuda.{name}(0, 0, {', '.join('1' * (count - 2))})"
-        ended = run(sys.executable, "-c", code, cwd=ROOT)
+        code = LOAD + f"module.{name}(0, 0, {', '.join('1' * (count - 2))})"
+        ended = run(sys.executable, "-c", code, no_driver.__file__)
         assert ended.returncode == 1, (name, ended.stderr)
         assert re.search(rf"RuntimeError: .*{name}.*", ended.stderr), ended.stderr
 

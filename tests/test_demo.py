@@ -437,7 +437,7 @@ def test_the_readmes_examples_run(
     monkeypatch.setattr(
         fastwm.Agent, "act", lambda *given, **options: acted.append(act(*given, **options)) or acted[-1]
     )
-    ten_lines, planning, own_model = (compile(example, "README.md", "exec") for example in examples)
+    ten_lines, planning, own_model, on_a_gpu = (compile(e, "README.md", "exec") for e in examples)
     first: dict = {}
     exec(ten_lines, first)
     assert 1 <= len(acted) <= 20
@@ -453,6 +453,11 @@ def test_the_readmes_examples_run(
     assert names["contexts"].shape == (30, 1, 192)  # 30 episodes
     assert names["engine"].info()["threads"] == 2
     assert names["engine"].dtype in capsys.readouterr().out
+    if torch.cuda.is_available():
+        exec(on_a_gpu, {})
+    else:
+        with pytest.raises((ImportError, RuntimeError), match=r"_cuda|backend 'cuda'"):
+            exec(on_a_gpu, {})
 
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:

@@ -45,14 +45,18 @@ class Started(NamedTuple):
         return Work(*FORMULAS[self.name](self.given))
 
 
-def starts(work: Callable[[], object], *, run: bool) -> list[Started]:
-    """The kernels that `work` starts, in order. run: whether they do anything; else only the host's part is done."""
+def everything(name: str) -> bool:
+    return True
+
+
+def starts(work: Callable[[], object], *, run: Callable[[str], bool] = everything) -> list[Started]:
+    """The kernels that `work` starts, in order. run: whether one of this name does anything, or the host's part alone."""
     found: list[Started] = []
 
     def watch(name: str, kernel: Kernel) -> Kernel:
         given = dict(inspect.getclosurevars(kernel).nonlocals)
         found.append(Started(name, kernel, given))
-        return kernel if run else lambda: None
+        return kernel if run(name) else lambda: None
 
     devices.watchers.append(watch)
     try:

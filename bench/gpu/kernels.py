@@ -50,12 +50,7 @@ def cem_sample(place: Place, size: Size) -> Iterator[Case]:
     mean, std = (make(size.B, size.T, A, device=place.device) for make in (torch.zeros, torch.ones))
     run = functools.partial(ops.cem_sample, mean, std, size.S, 0, 0)
     exact = reference.cem_sample(mean.cpu(), std.cpu(), size.S, 0, 0)
-    fast = peers.compiled(draw, place)
-    ways: dict[Key, Call] = {
-        ("fastwm", "float32"): run,
-        ("torch eager", "float32"): lambda: draw(mean, std, size.S),
-        ("torch.compile", "float32"): lambda: fast(mean, std, size.S),
-    }
+    ways = {("fastwm", "float32"): run, **_plain(draw, place, mean, std, size.S)}
     yield Case(
         "cem_sample",
         size,
@@ -75,12 +70,7 @@ def cem_update(place: Place, size: Size) -> Iterator[Case]:
     exact = reference.cem_update(*given, size.elites)
     here = tuple(tensor.to(place.device) for tensor in given)
     run = functools.partial(ops.cem_update, *here, size.elites)
-    fast = peers.compiled(refit, place)
-    ways: dict[Key, Call] = {
-        ("fastwm", "float32"): run,
-        ("torch eager", "float32"): lambda: refit(here[0], here[1], size.elites),
-        ("torch.compile", "float32"): lambda: fast(here[0], here[1], size.elites),
-    }
+    ways = {("fastwm", "float32"): run, **_plain(refit, place, here[0], here[1], size.elites)}
 
     def agree(key: Key) -> Agreement:
         found = ways[key]()
@@ -100,18 +90,14 @@ def goal_cost(place: Place, size: Size) -> Iterator[Case]:
     latents, goal = (torch.randn(*shape, generator=random) for shape in ((size.B, size.S, E), (size.B, E)))
     exact = cost(latents.double(), goal.double())
     latents, goal = latents.to(place.device), goal.to(place.device)
-    fast = peers.compiled(cost, place)
-    ways: dict[Key, Call] = {
-        ("fastwm", "float32"): functools.partial(ops.goal_cost, latents, goal),
-        ("torch eager", "float32"): functools.partial(cost, latents, goal),
-        ("torch.compile", "float32"): functools.partial(fast, latents, goal),
-    }
+    run = functools.partial(ops.goal_cost, latents, goal)
+    ways = {("fastwm", "float32"): run, **_plain(cost, place, latents, goal)}
 
     def agree(key: Key) -> Agreement:
         error = relative_error(ways[key]().cpu(), exact)  # type: ignore[attr-defined]
         return Agreement(error <= 1e-5, error)
 
-    yield Case("goal_cost", size, ways, agree, work=_counted(ways["fastwm", "float32"]))
+    yield Case("goal_cost", size, ways, agree, work=_counted(run))
 
 
 def rollout(place: Place, size: Size) -> Iterator[Case]:
@@ -119,13 +105,20 @@ def rollout(place: Place, size: Size) -> Iterator[Case]:
     module = problems.module(size.model)
     problem = _problem(size, place)
     context, actions, goal = problem.context, problem.actions, problem.goal
-    rollouts = dict(peers.rollouts(module, place, context, actions))
-    plain: dict[str, peers.Rollout] = {}
-    weights: dict[str, int] = {}
+    rollouts: dict[Key, peers.Rollout] = {}
+    heaviest: dict[str, dict[str, Started]] = {}
+    work: dict[str, Work] = {}
+    # what is made on the way need not leave L2: weights, and what comes in and goes out
+    moved = context.nbytes + actions.nbytes + size.S * context.nbytes
     for dtype in DTYPES:
         engine = fastwm.compile(module.model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
-        plain[dtype], weights[dtype] = engine.rollout, engine.info()["weight_bytes"]
+        started = starts(functools.partial(engine.rollout, context, actions))
+        heaviest[dtype] = {one.name: one for one in sorted(started, key=lambda one: one.work)}
+        counted = sum_of(total(started))
+        work[dtype] = counted._replace(bytes=moved + engine.info()["weight_bytes"])
+        del started  # and all that it keeps
         rollouts["fastwm", dtype] = peers.Graphed(engine.rollout, place, context, actions)
+    rollouts |= peers.rollouts(module, place, context, actions)
     rows = [0, size.B - 1] if size.B > 1 else [0]
     few = min(CHECKED, size.S)
     exact = _exact_costs(module, context[rows], actions[rows][:, :few], goal[rows])
@@ -138,29 +131,17 @@ def rollout(place: Place, size: Size) -> Iterator[Case]:
         autocast = relative_error(costs(("torch eager", "bfloat16")), exact)
         return judge([(exact, costs(key))], key[1], elites=elites, autocast=autocast, peer=key[0] != "fastwm")
 
-    kernels = {dtype: starts(lambda d=dtype: plain[d](context, actions), run=True) for dtype in DTYPES}  # type: ignore[misc]
-    work = {dtype: sum_of(total(started)) for dtype, started in kernels.items()}
-    for (
-        dtype,
-        counted,
-    ) in work.items():  # what is made on the way need not leave L2: weights, and what comes in and goes out
-        moved = weights[dtype] + context.nbytes + actions.nbytes + context.nbytes * size.S
-        work[dtype] = counted._replace(bytes=moved)
     ways = {key: functools.partial(way, context, actions) for key, way in rollouts.items()}
     yield Case("rollout", size, ways, agree, work=work)
-    yield from _parts(size, kernels)
+    yield from _parts(size, heaviest)
 
 
-def _parts(size: Size, kernels: dict[str, list[Started]]) -> Iterator[Case]:
+def _parts(size: Size, heaviest: dict[str, dict[str, Started]]) -> Iterator[Case]:
     """Each kernel of a rollout alone, as the launch that has most to do was started; the rollout has been checked."""
-    for name in dict.fromkeys(one.name for started in kernels.values() for one in started):
-        heaviest = {
-            dtype: max((one for one in started if one.name == name), key=lambda one: one.work)
-            for dtype, started in kernels.items()
-            if any(one.name == name for one in started)
-        }
-        ways: dict[Key, Call] = {("fastwm", dtype): one.kernel for dtype, one in heaviest.items()}
-        work = {dtype: one.work for dtype, one in heaviest.items()}
+    for name in dict.fromkeys(name for kernels in heaviest.values() for name in kernels):
+        found = {dtype: kernels[name] for dtype, kernels in heaviest.items() if name in kernels}
+        ways: dict[Key, Call] = {("fastwm", dtype): one.kernel for dtype, one in found.items()}
+        work = {dtype: one.work for dtype, one in found.items()}
         yield Case(f"rollout {name}", size, ways, lambda key: Agreement(True), work=work)
 
 
@@ -183,12 +164,11 @@ def plan(place: Place, size: Size) -> Iterator[Case]:
         ways["fastwm", dtype] = functools.partial(search.plan, *given)
         checked["fastwm", dtype] = lambda tried=tried: tried.plan(*given, noise=noise).mean  # type: ignore[misc]
         model = peers.Model(module, getattr(torch, dtype), place.device)
-        for name, step in (("torch eager", model), ("torch.compile", peers.compiled(model, place))):
+        for name, step in peers.steps(model, place).items():
             whole, few = (peers.Search(step, s, problem.context, problem.goal, A) for s in (size, short))
-            graph = name.replace("torch eager", "torch") + ", CUDA graph"
             ways[name, dtype] = lambda whole=whole: whole().cpu()  # type: ignore[misc]
             checked[name, dtype] = lambda few=few: few(there).cpu()  # type: ignore[misc]
-            replay = peers.Graphed(whole, place)
+            replay, graph = peers.Graphed(whole, place), peers.graphed(name)
             ways[graph, dtype] = lambda replay=replay: replay().cpu()  # type: ignore[misc]
             # captured when it is asked for, as the memory of many graphs would not fit a small card
             checked[graph, dtype] = lambda few=few: peers.Graphed(few, place, there)(there).cpu()  # type: ignore[misc]
@@ -211,8 +191,16 @@ def sum_of(work: dict[str, Work]) -> Work:
     return functools.reduce(Work.__add__, work.values())
 
 
+def _plain(function: Callable[..., object], place: Place, *given: object) -> dict[Key, Call]:
+    """PyTorch's ways of a small kernel."""
+    ways: dict[Key, Call] = {("torch eager", "float32"): functools.partial(function, *given)}
+    if place.compiled:
+        ways["torch.compile", "float32"] = functools.partial(peers.compiled(function, place), *given)
+    return ways
+
+
 def _counted(run: Call) -> dict[str, Work]:
-    return {"float32": sum_of(total(starts(run, run=True)))}
+    return {"float32": sum_of(total(starts(run)))}
 
 
 def _problem(size: Size, place: Place) -> problems.Problem:

@@ -1,7 +1,7 @@
 """How often a solve starts something on the GPU: counted where there is none.
 
-Triton's and CUDA's kernels are started in name alone: only the host's part is done. PyTorch's operations are those that start
-at least one kernel; views and allocations are none.
+Triton's kernels are started in name alone: only the host's part is done. PyTorch's operations are those that start at least
+one kernel; views and allocations are none.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from bench import problems
 from bench.gpu import peers
 from bench.gpu.counts import Started, starts
 from bench.gpu.place import ROOT, Place, Size
+from fastwm.engine.backend import cuda_module
 from fastwm.engine.cuda import device as devices
 from fastwm.engine.cuda.graph import Recording
 from fastwm.engine.engine import Engine
 
 
 class Launches(NamedTuple):
-    """Of one solve. kernels: of fastwm; operations: of PyTorch; calls: what the host starts, a graph counting once."""
+    """Of one solve. kernels: of fastwm; operations: of PyTorch; calls: what the host starts, copies too, a graph once."""
 
     kernels: int
     operations: int
@@ -36,15 +37,22 @@ class Launches(NamedTuple):
 
 @contextlib.contextmanager
 def nowhere() -> Iterator[Place]:
-    """A place whose kernels have names and do nothing; it needs neither a GPU nor Triton's interpreter."""
+    """A place where Triton's kernels do nothing; it needs neither a GPU nor Triton's interpreter."""
     folder = str(ROOT / "tests" / "gpu")
     if folder not in sys.path:
         sys.path.append(folder)
     import emulation
 
+    name, before = "fastwm._cuda", sys.modules.get("fastwm._cuda")
     emulation.load()
-    with devices.on(torch.device("cpu")), torch.inference_mode():
-        yield Place(torch.device("cpu"), rehearsal=True)
+    try:
+        with devices.on(torch.device("cpu")), torch.inference_mode():
+            yield Place(torch.device("cpu"), rehearsal=True)
+    finally:  # a GPU's own module serves what follows
+        if before is None:
+            del sys.modules[name], fastwm._cuda  # type: ignore[attr-defined]
+        else:
+            sys.modules[name] = fastwm._cuda = before  # type: ignore[attr-defined]
 
 
 def engine(size: Size, dtype: str) -> Engine:
@@ -52,10 +60,15 @@ def engine(size: Size, dtype: str) -> Engine:
     return fastwm.compile(problems.module(size.model).model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
 
 
+def cheap(name: str) -> bool:
+    """Whether a kernel is one of `fastwm._cuda`, which are emulated in no time and keep the candidates finite."""
+    return hasattr(cuda_module(), name)
+
+
 def rollout(size: Size, dtype: str) -> list[Started]:
     """The kernels of one iteration's rollout."""
     context, actions = _inputs(size)
-    return starts(functools.partial(engine(size, dtype).rollout, context, actions), run=False)
+    return starts(functools.partial(engine(size, dtype).rollout, context, actions), run=cheap)
 
 
 def iteration(size: Size, dtype: str) -> list[Started]:
@@ -74,20 +87,20 @@ def iteration(size: Size, dtype: str) -> list[Started]:
         best = {"best_cost": torch.zeros(size.B), "best_actions": mean}
         ops.cem_update(actions, costs, mean, mean, size.elites, **best)
 
-    return starts(work, run=False)
+    return starts(work, run=cheap)
 
 
 def solve(size: Size, dtype: str) -> Launches:
     """fastwm's: what its one graph holds. Counted with one and with two iterations, as all others start the same."""
     one, two = (_graph(size, dtype, iterations) for iterations in (1, 2))
-    kernels, operations = (
+    kernels, operations, calls = (
         first + (size.iterations - 1) * (second - first) for first, second in zip(one, two, strict=True)
     )
-    return Launches(kernels, operations, calls=1)
+    return Launches(kernels, operations, calls)
 
 
-def _graph(size: Size, dtype: str, iterations: int) -> tuple[int, int]:
-    """Kernels and operations of the graph of a search."""
+def _graph(size: Size, dtype: str, iterations: int) -> Launches:
+    """Of the graph of a search."""
     from fastwm.planning.clock import Clock
     from fastwm.planning.costs import GoalDistance
     from fastwm.planning.solve import Problem, Solver
@@ -105,11 +118,12 @@ def _graph(size: Size, dtype: str, iterations: int) -> tuple[int, int]:
         environments=torch.arange(size.B),
         **nothing,  # type: ignore[arg-type]
     )
-    starts(lambda: solver.solve(problem, 0, Clock(None)), run=False)
+    starts(lambda: solver.solve(problem, 0, Clock(None)), run=cheap)
     (captured,) = solver._graphs.values()
     recording = captured._graph
     assert isinstance(recording, Recording)
-    return len(recording.kernels), len(recording.operations)
+    copies = sum(isinstance(given, Tensor) for given in captured._given)
+    return Launches(len(recording.kernels), len(recording.operations), calls=1 + copies)
 
 
 def pytorch(size: Size) -> Launches:

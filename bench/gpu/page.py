@@ -105,20 +105,22 @@ def _launches(theirs: launches.Launches, ours: launches.Launches) -> Iterator[st
     for name, found in (("PyTorch, eager", theirs), ("fastwm", ours)):
         yield f"| {name} | {found.kernels:,} | {found.operations:,} | {found.calls:,} |"
     yield ""
-    yield (
-        "An operation of PyTorch that is counted starts at least one kernel. fastwm's solve is one CUDA graph: the host copies the "
-        "problem to where the graph reads it, and starts it. A layer of the predictor is three kernels a step."
-    )
+    yield "An operation of PyTorch that is counted starts at least one kernel. fastwm's solve is one CUDA graph, which the host"
+    yield "starts after it has copied the problem to where the graph reads it. A layer is three kernels a step."
 
 
 def _solves(iterations: dict[Size, list[Started]], weights: int, times: dict) -> Iterator[str]:
-    cards = " | ".join(f"floor {card.name}, ms" for card in CARDS)
+    yield "The floor of the work, which need move no more than the weights; and the floors of its kernels, one after another,"
+    yield "as if none found anything in L2: what lies between is what L2 may save, or fewer and larger kernels."
+    yield ""
+    cards = " | ".join(f"floor {card.name}, ms | its kernels', ms" for card in CARDS)
     yield f"| B | kernels | TFLOP | weights, MB | {cards} | measured, ms |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for size, started in iterations.items():
         operations = size.iterations * sum(one.work.operations for one in started)
         work = Work(weights, operations)  # all else need not leave L2, or is little
-        floors = " | ".join(f"{1e3 * floor(work, card):.2f}" for card in CARDS)
+        alone = {card: size.iterations * sum(floor(one.work, card) for one in started) for card in CARDS}
+        floors = " | ".join(f"{1e3 * floor(work, card):.2f} | {1e3 * alone[card]:.2f}" for card in CARDS)
         found = _shown(times.get(("plan", size.B)))
         kernels = size.iterations * len(started)
         yield f"| {size.B} | {kernels:,} | {operations / 1e12:.2f} | {weights / 1e6:.1f} | {floors} | {found} |"
@@ -151,7 +153,7 @@ def _shown(lines: list[tuple[str, float]] | None, scale: float = 1.0) -> str:
 
 
 def measured(folder: Path) -> dict[tuple[str, int], list[tuple[str, float]]]:
-    """By kernel and B, the card and the median milliseconds of fastwm's way: in the page's dtype, or in float32 if that is all."""
+    """By kernel and B: the card, and the median milliseconds of fastwm's way in the page's dtype, in float32 if that is all."""
     found: dict[tuple[str, int], list[tuple[str, float]]] = {}
     for path in sorted(folder.glob("*.json")):
         content = read(path)

@@ -97,10 +97,18 @@ def rollouts(module: Any, place: Place, context: Tensor, actions: Tensor) -> dic
     """Ways to roll these shapes out, by (engine, dtype)."""
     found: dict[tuple[str, str], Rollout] = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        model = Model(module, dtype, place.device)
-        fast = compiled(model, place)
-        found["torch eager", name] = model
-        found["torch.compile", name] = fast
-        found["torch CUDA graph", name] = Graphed(model, place, context, actions)
-        found["torch.compile, CUDA graph", name] = Graphed(fast, place, context, actions)
+        for engine, step in steps(Model(module, dtype, place.device), place).items():
+            found[engine, name] = step
+            found[graphed(engine), name] = Graphed(step, place, context, actions)
     return found
+
+
+def steps(model: Model, place: Place) -> dict[str, Callable[..., Any]]:
+    """The model as it is, and compiled unless that is left out."""
+    eager: dict[str, Callable[..., Any]] = {"torch eager": model}
+    return eager | ({"torch.compile": compiled(model, place)} if place.compiled else {})
+
+
+def graphed(engine: str) -> str:
+    """The name of the same as a CUDA graph."""
+    return f"{engine.removesuffix(' eager')}, CUDA graph"

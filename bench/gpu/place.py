@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import os
 import sys
 from collections.abc import Iterator
@@ -30,10 +29,14 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """device: of all tensors. rehearsal: kernels are emulated, times mean nothing and are never kept."""
+    """device: of all tensors. rehearsal: kernels are emulated, times mean nothing and are never kept.
+
+    compiled: whether torch.compile is among the ways.
+    """
 
     device: torch.device
     rehearsal: bool
+    compiled: bool = True
 
     @property
     def sizes(self) -> tuple[Size, ...]:
@@ -54,7 +57,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def at(*, rehearse: bool) -> Iterator[Place]:
+def at(*, rehearse: bool, compiled: bool = True) -> Iterator[Place]:
     """The GPU that PyTorch uses; or, to rehearse, the emulated one.
 
     Raises ImportError or RuntimeError that say what is missing.
@@ -71,7 +74,7 @@ def at(*, rehearse: bool) -> Iterator[Place]:
             )
         stack.enter_context(devices.on(device))
         stack.enter_context(torch.inference_mode())
-        yield Place(device, rehearse)
+        yield Place(device, rehearse, compiled)
 
 
 def _emulation() -> contextlib.AbstractContextManager[object]:
@@ -91,9 +94,8 @@ def _emulation() -> contextlib.AbstractContextManager[object]:
 
 def describe(place: Place) -> dict[str, Any]:
     """What every line of results is of, besides machine and versions (`bench.machine.header`)."""
-    versions = {"triton": importlib.metadata.version("triton"), "torch_cuda": torch.version.cuda}
     if place.rehearsal:
-        return {"gpu": "emulated", **versions}
+        return {"gpu": "emulated"}
     properties = torch.cuda.get_device_properties(place.device)
     return {
         "gpu": properties.name,
@@ -101,5 +103,5 @@ def describe(place: Place) -> dict[str, Any]:
         "processors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
         "l2_bytes": properties.L2_cache_size,
-        **versions,
+        "torch_cuda": torch.version.cuda,
     }

@@ -20,12 +20,17 @@ from bench.record import RESULTS, save
 FOLDER = RESULTS / "gpu"
 
 
-def main(stems: Sequence[str], *, repeats: int, rehearse: bool, folder: Path = FOLDER) -> list[dict]:
-    """The lines of each stem, printed as they come. Raises RuntimeError where no GPU is, ValueError for an unknown stem."""
+def main(
+    stems: Sequence[str], *, repeats: int, rehearse: bool, compiled: bool = True, folder: Path = FOLDER
+) -> list[dict]:
+    """The lines of each stem, printed as they come. compiled: with torch.compile, which takes minutes.
+
+    Raises RuntimeError where no GPU is, ValueError for an unknown stem.
+    """
     if unknown := sorted(set(stems) - set(CASES)):
         raise ValueError(f"unknown {', '.join(unknown)}; known are {', '.join(CASES)}")
     found = []
-    with place.at(rehearse=rehearse) as here:
+    with place.at(rehearse=rehearse, compiled=compiled) as here:
         machine = {**header(), **place.describe(here)}
         machine["peaks"] = peaks.measure(here, repeats=1 if rehearse else 10)
         print(_machine_line(machine, rehearse))

@@ -6,10 +6,10 @@
 // (Four numbers straight from a thread's counter to the output is as good where T * A is a multiple of 4, and four
 // strided stores where it is not.) Coloured noise needs all of a candidate's earlier steps, which are there already:
 // with a factor a tile holds whole candidates. In its sum, threads of the same step read neighbouring numbers and
-// threads of other steps the same ones: no bank is asked for two. The factor comes through L1: a warp reads few of its
-// rows at a time, and its size T x T then sets no limit. 512 numbers are one counter for each of 128 threads, and 30
-// blocks for 300 candidates of LeWM's plan: smaller than what would be best for many environments (it is bound by
-// writing then, and that it still does), and quick for one.
+// threads of other steps the same ones: within a candidate no bank is asked for two. (A row is padded to whole float4;
+// where a warp spans more than 32 padded numbers, as with T * A = 5, a bank can be asked for two.) The factor comes
+// through L1: a warp reads few of its rows at a time, and its size T x T then sets no limit. 512 numbers are one
+// counter for each of 128 threads, and 30 blocks for 300 candidates of LeWM's plan. Nothing here was timed on a GPU.
 //
 // Compiled with -fmad=false, see philox.cuh.
 #include "cuda/kernels.h"

@@ -179,10 +179,10 @@ def cuda_info() -> dict:
             f"{gpu['memory'] / 2**30:.0f} GiB)"
             for gpu in described["devices"]
         ] or [f"none ({described['error'] or 'emulated'})"]
-    try:
-        found["triton"] = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        found["triton"] = "none"
+    versions = importlib.metadata.packages_distributions().get(
+        "triton", []
+    )  # it has other names for other GPUs
+    found["triton"] = importlib.metadata.version(versions[0]) if versions else "none"
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ SCALE = aot.Variant(
 @pytest.mark.parametrize("variant", aot.variants(), ids=str)
 def test_budget(variant: aot.Variant, target: int | str, record_property: Callable) -> None:
     compiled = aot.compile_for(variant, target)
-    record_property("compiled", compiled.row())
+    record_property("compiled", json.dumps(compiled.row()))
     assert aot.violations(compiled) == []
 
 

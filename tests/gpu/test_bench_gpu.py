@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("triton", reason="the GPU's rollout needs triton")
+
 ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from bench.gpu import run  # noqa: E402
+from bench import problems  # noqa: E402
+from bench.gpu import launches, page, run  # noqa: E402
 from bench.gpu.counts import FORMULAS, Started, Work, starts, total  # noqa: E402
 from bench.gpu.kernels import CASES, Case  # noqa: E402
 from bench.gpu.place import Size  # noqa: E402
+from bench.operations import count_operations  # noqa: E402
+from bench.record import save  # noqa: E402
 from fastwm import ops  # noqa: E402
 
 
@@ -81,7 +86,7 @@ def test_counts_of_sampling_cost_and_refit(gpu: torch.device) -> None:
 
 
 def counted(work: object) -> dict[str, Work]:
-    return total(starts(work, run=True))  # type: ignore[arg-type]
+    return total(starts(work))  # type: ignore[arg-type]
 
 
 def test_counts_of_a_product() -> None:
@@ -148,3 +153,65 @@ def test_efficiency_is_the_floor_over_the_time() -> None:
     assert run.efficiency(case, "bfloat16", 0.02, peaks)["floor_milliseconds"] == 0.01
     assert run.efficiency(case, "bfloat16", 0.02, peaks)["efficiency"] == 0.5
     assert run.efficiency(case, "float32", 0.02, peaks)["floor_milliseconds"] == 0.006
+
+
+# ---- the page
+
+TINY = Size(2, S=6, T=4, elites=2, iterations=3, model="small")  # E 64, 3 layers, a window of 3
+
+
+def test_a_solve_is_one_graph_of_three_kernels_a_layer_and_step() -> None:
+    """Besides: sampling, cost and refit, the action encoder's two products and the modulation, tokens and a head a step."""
+    with launches.nowhere():
+        found = launches.solve(TINY, "bfloat16")
+        each = total(launches.iteration(TINY, "bfloat16"))
+    layers = len(problems.spec("small").layers)
+    assert {name: work.launches for name, work in each.items()} == {
+        "cem_sample": 1,
+        "dense": 3,
+        "tokens": TINY.T,
+        "qkv": layers * TINY.T,
+        "attend": layers * TINY.T,
+        "mlp": layers * TINY.T,
+        "head": TINY.T,
+        "goal_cost": 1,
+        "cem_update": 1,
+    }
+    assert found.kernels == TINY.iterations * sum(work.launches for work in each.values())
+    assert 1 < found.calls <= 1 + 12
+
+
+def test_counted_operations_are_those_of_the_work() -> None:
+    """The launchers' sizes and the formula of the CPU's benchmark, which knows no launcher; the window slides in both."""
+    spec = problems.spec("small")
+    with launches.nowhere():
+        counted = sum(one.work.operations for one in launches.rollout(TINY, "float32"))
+    expected = TINY.B * count_operations(spec, TINY.S, TINY.T, 1)
+    assert expected <= counted <= 1.04 * expected
+
+
+def test_pytorch_starts_as_much_for_any_number_of_candidates() -> None:
+    small = Size(1, S=8, T=2, elites=2, iterations=2, model="tiny")
+    found = launches.pytorch(small)
+    assert found.calls == found.operations > 2 * 2 * 10
+    again = launches.pytorch(Size(3, S=20, T=2, elites=4, iterations=3, model="tiny"))
+    assert (again.operations - 1) * 2 == (found.operations - 1) * 3  # one is the first std
+
+
+def test_a_time_that_nobody_measured_is_an_empty_cell(tmp_path: Path) -> None:
+    started = [Started("normalise", lambda: None, {"x": torch.ones(4, 8), "out": torch.ones(4, 8)})] * 3
+    kernels = list(page._kernels(Size(1), started, {"normalise": page.Static("40", "75 %")}, {}))
+    assert kernels[-1].endswith("| 40 | 75 % |  |")
+    line = {"kernel": "rollout normalise", "B": 1, "engine": "fastwm", "milliseconds": {"median": 0.0025}}
+    lines = [line | {"dtype": "bfloat16"}, line | {"dtype": "float32", "milliseconds": {"median": 7.0}}]
+    lines += [line | {"engine": "torch eager", "dtype": "bfloat16", "milliseconds": {"median": 9.0}}]
+    save(tmp_path / "rollout.json", {"machine": {"gpu": "A card"}, "results": lines})
+    kernels = list(page._kernels(Size(1), started, {}, page.measured(tmp_path)))
+    assert kernels[-1].endswith("|  |  | 2.5 (A card) |")
+    assert page.measured(tmp_path / "nowhere") == {}
+
+
+def test_a_floor_is_the_larger_of_two() -> None:
+    card = page.Card("", bandwidth=1e12, products=1e14)
+    assert page.floor(Work(10**6, 0), card) == 1e-6
+    assert page.floor(Work(10**6, 10**9), card) == 1e-5

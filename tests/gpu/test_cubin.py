@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import cubin
@@ -34,7 +36,9 @@ def test_every_kernel_is_there_for_every_architecture(kernels: list[cubin.Kernel
         assert {kernel.architecture for kernel in kernels if kernel.name == name} == ARCHITECTURES, name
 
 
-def test_nothing_spills_and_every_block_fits(kernels: list[cubin.Kernel]) -> None:
+def test_nothing_spills_and_every_block_fits(kernels: list[cubin.Kernel], record_property: Callable) -> None:
+    for kernel in kernels:
+        record_property("kernel", json.dumps(cubin.row(kernel)))
     assert cubin.violations(kernels) == []
 
 

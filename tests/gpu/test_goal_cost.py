@@ -23,6 +23,7 @@ SHAPES = [
     (2, 6, 4, 48),
     (1, 2, 1, 515),
 ]
+SANITIZED = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in sanitize.SANITIZERS]
 
 
 def example(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -114,14 +115,12 @@ def test_the_wrong_goal_is_refused(gpu: torch.device) -> None:
         cost_of(gpu, torch.zeros(2, 3, 4), torch.zeros(3, 4))
 
 
-@pytest.mark.parametrize("sanitizer", sanitize.SANITIZERS)
-def test_no_stray_access_and_no_race(gpu: torch.device, sanitizer: str) -> None:
-    """Candidates that do not fill the last block; a rest of a load, no rest, addresses of no vector."""
+@pytest.mark.parametrize("sanitizer", SANITIZED)
+def test_sanitizers_have_nothing_to_say(gpu: torch.device, sanitizer: str) -> None:
     with sanitize.recorded() as calls:
-        for shape in ((2, 5, 3, 33), (1, 3, 2, 192), (1, 6, 1, 1)):
+        for shape in ((2, 5, 3, 20), (1, 3, 2, 33), (1, 2, 2, 192), (1, 1, 1, 1)):
             latents, goal = example(shape)
             for metric in METRICS:
-                ops.goal_cost(latents, goal, metric, "mean")
-            ops.goal_cost(displaced(latents, gpu), goal)
-            ops.goal_cost(latents, displaced(goal, gpu))
+                cost_of(gpu, latents, goal, metric, "mean")
+            ops.goal_cost(displaced(latents, gpu), displaced(goal, gpu), "squared", "last")
     sanitize.check(calls, sanitizer)

@@ -15,6 +15,7 @@ pytest.importorskip("triton")
 import guard_kernels as kernels
 from guard import Fault, OutOfBounds, Race, Unwritten, guard
 
+pytestmark = pytest.mark.triton
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="about the interpreter: TRITON_INTERPRET=1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 
 import mutate
@@ -41,7 +42,7 @@ def test_a_fault_is_seen(ladder: mutate.Ladder, stem: str, mutant: Mutant, recor
     killers = {rung: verdict for rung, verdict in verdicts.items() if verdict.killed}
     row = {"stem": stem, "fault": mutant.name, "file": mutant.file, "first": next(iter(killers), None)}
     row["rungs"] = {rung: verdict.why if verdict.killed else None for rung, verdict in verdicts.items()}
-    record_property("mutant", row)
+    record_property("mutant", json.dumps(row))
     assert killers, f"no rung of {mutant.rungs} sees it"
 
 

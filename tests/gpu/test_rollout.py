@@ -13,7 +13,9 @@ from guard import guard
 
 import fastwm.engine.cuda.predictor as schedule
 from fastwm.engine.cuda.predictor import DevicePredictor
-from fastwm.triton.rollout import mlp
+from fastwm.triton.rollout import attend, mlp, qkv
+
+pytestmark = pytest.mark.ordered_by_atomics  # parts of a sum: the last program to arrive adds them
 
 DEEP = [{"out": 20, "activation": "silu", "norm": True}, {"out": 24, "activation": "mish"}, {}]
 SIMPLICIAL = [{"out": 40, "activation": "mish", "norm": True}, {"activation": "simnorm", "norm": True}]
@@ -83,6 +85,18 @@ def test_programs_that_share_a_hidden_layer_give_the_bits_of_one(triton_device, 
             found[processors] = run(spec, triton_device, "float32", *inputs)
     assert torch.equal(found[0], found[10_000])
     assert torch.equal(found[4], found[10_000])
+
+
+@pytest.mark.ordered_by_atomics
+@pytest.mark.parametrize("processors", [0, 10_000])
+def test_tiles_for_few_rows_and_for_many_are_right(triton_device, monkeypatch, processors: int) -> None:
+    for module in (qkv, attend):
+        monkeypatch.setattr(module, "PROCESSORS", processors)
+    spec = specs.transformer(14, E=80, L=1, H=4, D=24)  # two column tiles, and 288 queries, keys and values
+    inputs = specs.inputs(spec, 7, B=1, S=3, T=3, K=1)
+    with guard():
+        found = run(spec, triton_device, "bfloat16", *inputs)
+    assert_close("tiles", found, specs.torch_rollout(spec, "bfloat16", *inputs), specs.truth(spec, *inputs))
 
 
 @pytest.mark.ordered_by_atomics

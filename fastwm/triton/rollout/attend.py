@@ -8,12 +8,13 @@ copy per environment.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastwm.engine.cuda.device import start
-from fastwm.triton.rollout.dense import power, precision
+from fastwm.triton.rollout.dense import PROCESSORS, power, precision
 
 
 @triton.jit
@@ -34,17 +35,19 @@ def _attend(
     QUERY, SHARED, OWN, WEIGHT, BIAS, GATE, X,
     rows, candidates, per_environment, environments, shared, first, gate_row, W,
     H: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
-    BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, NN: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BM + tl.arange(0, BM)
-    column = tl.program_id(1) * BN + tl.arange(0, BN)
-    inside, real = row < rows, column < W
+    left = tl.program_id(1) * BN * NN
+    inside = row < rows
     asking, candidate = first + row // candidates, row % candidates  # which of its own tokens asks
     environment = candidate // per_environment
     d = tl.arange(0, BD)
     inner = H * D
     latest = first + tl.minimum((tl.program_id(0) * BM + BM - 1), rows - 1) // candidates  # of the tile
-    total = tl.zeros([BM, BN], tl.float32)
+    total = ()
+    for _ in tl.static_range(NN):
+        total += (tl.zeros([BM, BN], tl.float32),)
     for head in range(H):
         offset = row.to(tl.int64)[:, None] * inner + head * D + d[None, :]
         query = tl.load(QUERY + offset, mask=inside[:, None] & (d < D)[None, :], other=0.0).to(tl.float32)
@@ -58,19 +61,25 @@ def _attend(
             at = (token * candidates + candidate).to(tl.int64) * (2 * inner) + head * D
             seen = inside & (token <= asking)
             best, weight, sum = _token(OWN, at, query, seen, best, weight, sum, inner, D, BD)
-        projection = tl.load(
-            WEIGHT + column.to(tl.int64)[None, :] * inner + (head * D + d)[:, None],
-            mask=(d < D)[:, None] & real[None, :],
-            other=0.0,
-        )
         out = sum / tl.where(inside, weight, 1.0)[:, None]
-        total = tl.dot(out.to(projection.dtype), projection, total, input_precision=PRECISION)
-    mask = inside[:, None] & real[None, :]
-    y = total + tl.load(BIAS + column, mask=real, other=0.0)[None, :]
+        added = ()
+        for i in tl.static_range(NN):
+            column = left + i * BN + tl.arange(0, BN)
+            projection = tl.load(
+                WEIGHT + column.to(tl.int64)[None, :] * inner + (head * D + d)[:, None],
+                mask=(d < D)[:, None] & (column < W)[None, :],
+                other=0.0,
+            )
+            added += (tl.dot(out.to(projection.dtype), projection, total[i], input_precision=PRECISION),)
+        total = added
     long = row.to(tl.int64)[:, None]
-    gate = tl.load(GATE + long * gate_row + column[None, :], mask=mask, other=0.0).to(tl.float32)
-    at = X + long * W + column[None, :]
-    tl.store(at, tl.load(at, mask=mask, other=0.0) + gate * y, mask=mask)
+    for i in tl.static_range(NN):
+        column = left + i * BN + tl.arange(0, BN)
+        mask = inside[:, None] & (column < W)[None, :]
+        y = total[i] + tl.load(BIAS + column, mask=column < W, other=0.0)[None, :]
+        gate = tl.load(GATE + long * gate_row + column[None, :], mask=mask, other=0.0).to(tl.float32)
+        at = X + long * W + column[None, :]
+        tl.store(at, tl.load(at, mask=mask, other=0.0) + gate * y, mask=mask)
 
 
 def attend(
@@ -96,13 +105,25 @@ def attend(
     """
     (rows, inner), W = query.shape, weight.shape[0]
     D = inner // heads
-    BM, BN, BD = 16, min(64, power(W)), power(D)
+    BM, BN, NN = tile(rows, W, weight.dtype)
     start(
         "attend",
-        lambda: _attend[(triton.cdiv(rows, BM), triton.cdiv(W, BN))](
+        lambda: _attend[(triton.cdiv(rows, BM), triton.cdiv(W, BN * NN))](
             query, own if shared is None else shared, own, weight, bias, gate, x,
             rows, candidates, per_environment, candidates // per_environment,
             0 if shared is None else shared.shape[0], first, gate.stride(0), W,
-            H=heads, D=D, PRECISION=precision(weight.dtype), BM=BM, BN=BN, BD=BD, num_warps=4, num_stages=2,
+            H=heads, D=D, PRECISION=precision(weight.dtype), BM=BM, BN=BN, BD=power(D), NN=NN,
+            num_warps=4, num_stages=2,
         ),
     )  # fmt: skip
+
+
+def tile(rows: int, W: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Rows and columns of a tile, and how many such tiles side by side are one program's: bits depend on none of them.
+
+    Attention is made again for every column tile. Where rows are few that is cheaper than processors without work.
+    """
+    BN = min(64, power(W))
+    if dtype == torch.float32 or triton.cdiv(rows, 16) * triton.cdiv(W, BN) <= 2 * PROCESSORS:
+        return 16, BN, 1
+    return 32, BN, triton.cdiv(W, BN)

@@ -1,6 +1,8 @@
 """y = activation(x W^T + bias): the action encoder, all layers' modulation, input projections, a head's later layers.
 
-One program makes a tile [BM, BN]; the sum over K runs in order in one accumulator, so a row's bits depend on that row alone.
+One program makes a tile [BM, BN]; the sum over K runs in order in one accumulator, so a row's bits depend on that row alone. In
+all kernels of a rollout BM is at most 32: from 64 on a Hopper multiplies by another instruction, whose sums need not be the
+same, and a batch of environments would not have the bits of one.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from torch import Tensor
 
 from fastwm.engine.cuda.device import start
 from fastwm.triton.rollout.rows import activate
+
+PROCESSORS = 132  # of an H100: programs that are worth having; a speed, not a result, depends on it
 
 
 @triton.jit

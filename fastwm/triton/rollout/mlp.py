@@ -18,11 +18,10 @@ import triton.language as tl
 from torch import Tensor
 
 from fastwm.engine.cuda.device import start
-from fastwm.triton.rollout.dense import power, precision, warps
+from fastwm.triton.rollout.dense import PROCESSORS, power, precision, warps
 from fastwm.triton.rollout.rows import activate, affine_norm, modulated
 
 PARTS = 8  # in which the hidden layer is summed, whoever sums it
-PROCESSORS = 132  # of an H100: programs that are worth having; a speed, not a result, depends on it
 
 
 @triton.jit

@@ -7,12 +7,13 @@ last norm and its head's first layer.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastwm.engine.cuda.device import start
-from fastwm.triton.rollout.dense import power, precision, warps
+from fastwm.triton.rollout.dense import PROCESSORS, power, precision, warps
 from fastwm.triton.rollout.rows import activate, affine_norm, modulated
 
 
@@ -87,7 +88,7 @@ def _start(
     after: str,
 ) -> None:
     (rows, W), (N, _) = x.shape, weight.shape
-    BM, BN, BC = 32, min(64, power(N)), min(64, power(W))
+    BM, BN, BC = 32, columns(rows, N, weight.dtype), min(64, power(W))
     gain, shift = affine or (bias, bias)
     start(
         name,
@@ -98,3 +99,11 @@ def _start(
             BM=BM, BN=BN, BC=BC, NC=triton.cdiv(W, BC), num_warps=warps(weight.dtype), num_stages=2,
         ),
     )  # fmt: skip
+
+
+def columns(rows: int, N: int, dtype: torch.dtype) -> int:
+    """Of a tile: many, so that rows are read and normalised by few programs, as long as most processors have one."""
+    BN = min(64 if dtype == torch.float32 else 256, power(N))
+    while BN > 64 and triton.cdiv(rows, 32) * triton.cdiv(N, BN) < 3 * PROCESSORS // 4:
+        BN //= 2
+    return BN

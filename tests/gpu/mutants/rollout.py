@@ -35,8 +35,8 @@ MUTANTS = [
     fault(
         "rows past the end are written",
         ATTEND,
-        "inside, real = row < rows, column < W",
-        "inside, real = row >= 0, column < W",
+        "inside = row < rows",
+        "inside = row >= 0",
         BOTH,
     ),
     fault(

@@ -41,27 +41,29 @@ def variants(kind: str) -> list[Variant]:
                 "modulation_row": "i32:16",
                 "N": "i32:16", "split": "i32:16",
             },
-            constants={**layer, "AFTER": "none", "BM": 32, "BN": 64},
+            constants={**layer, "AFTER": "none", "BM": 32, "BN": 256 if narrow else 64},
             warps=warps,
             stages=2,
-            budget=Budget(registers=144, wide_loads=0.9, tensor_cores=TENSOR_CORES),
+            budget=Budget(registers=255 if narrow else 144, wide_loads=0.9, tensor_cores=TENSOR_CORES),
             amd=amd,
             name=f"qkv {suffix}",
         ),
-        Variant(
-            attend._attend,
-            types={
-                "QUERY": f"*{kind}", "SHARED": f"*{kind}", "OWN": f"*{kind}", "WEIGHT": f"*{kind}", "BIAS": "*fp32",
-                "GATE": f"*{kind}", "X": "*fp32", **ROWS, "environments": "i32", "shared": "i32",
-                "gate_row": "i32:16",
-                "W": "i32:16",
-            },
-            constants={"H": H, "D": D, "PRECISION": precision, "BM": 16, "BN": 64, "BD": 64},
-            warps=4,
-            stages=2,
-            budget=Budget(registers=96 if narrow else 144, wide_loads=0.8, tensor_cores=TENSOR_CORES),
-            amd=amd,
-            name=f"attend {suffix}",
+        *(
+            Variant(
+                attend._attend,
+                types={
+                    "QUERY": f"*{kind}", "SHARED": f"*{kind}", "OWN": f"*{kind}", "WEIGHT": f"*{kind}", "BIAS": "*fp32",
+                    "GATE": f"*{kind}", "X": "*fp32", **ROWS, "environments": "i32", "shared": "i32",
+                    "gate_row": "i32:16", "W": "i32:16",
+                },
+                constants={"H": H, "D": D, "PRECISION": precision, "BM": BM, "BN": 64, "BD": 64, "NN": NN},
+                warps=4,
+                stages=2,
+                budget=Budget(registers=144 if NN == 1 else 224, wide_loads=0.8, tensor_cores=TENSOR_CORES),
+                amd=amd,
+                name=f"attend {suffix}, {BM} rows",
+            )
+            for BM, NN in (((16, 1), (32, 3)) if narrow else ((16, 1),))
         ),
         *(
             Variant(
