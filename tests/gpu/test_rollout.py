@@ -15,6 +15,8 @@ import fastwm.engine.cuda.predictor as schedule
 from fastwm.engine.cuda.predictor import DevicePredictor
 from fastwm.triton.rollout import attend, mlp, qkv
 
+pytestmark = pytest.mark.ordered_by_atomics  # parts of a sum: the last program to arrive adds them
+
 DEEP = [{"out": 20, "activation": "silu", "norm": True}, {"out": 24, "activation": "mish"}, {}]
 SIMPLICIAL = [{"out": 40, "activation": "mish", "norm": True}, {"activation": "simnorm", "norm": True}]
 PREDICTORS = {
