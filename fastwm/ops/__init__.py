@@ -2,9 +2,10 @@
 use."""
 
 from fastwm.ops.adaln import adaln
+from fastwm.ops.attention import attention
 from fastwm.ops.cem_sample import cem_sample
 from fastwm.ops.cem_update import cem_update
 from fastwm.ops.gated_residual import gated_residual
 from fastwm.ops.goal_cost import goal_cost
 
-__all__ = ["adaln", "cem_sample", "cem_update", "gated_residual", "goal_cost"]
+__all__ = ["adaln", "attention", "cem_sample", "cem_update", "gated_residual", "goal_cost"]

@@ -7,7 +7,7 @@ where query and key are of one window. At 3 tokens that is a product of 64 x 64 
 operations of tensor cores, and a sixteenth of the programs, loads of half-empty tiles, and barriers. Longer windows take one
 program for 64 queries, and pass over their keys 64 at a time.
 
-Letters: R rows, n tokens, H heads, D numbers of a head; a tile's rows i are token `i % P + first` of window `i // P + first`.
+Letters: R rows, n tokens, H heads, D numbers of a head, P places of a window in a tile.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def _forward(
     end = SIDE
     if not SMALL:  # beyond the frame of the last query nobody sees anything
         end = tl.minimum(n, ((first_token + SIDE - 1) // frame + 1) * frame)
-    for start in range(0, end, SIDE):
-        other, key_token, key_real = _places(first_window, start, windows, n, P, SIDE, SMALL)
+    for begun in range(0, end, SIDE):
+        other, key_token, key_real = _places(first_window, begun, windows, n, P, SIDE, SMALL)
         k = _rows(K, _offsets(other, key_token, H, k_row, k_token, k_head), key_real, D, BD)
         v = _rows(V, _offsets(other, key_token, H, v_row, v_token, v_head), key_real, D, BD)
         score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
@@ -89,7 +89,11 @@ def _forward(
     out = sum / tl.where(real, weight, 1.0)[:, None]
     d = tl.arange(0, BD)
     mask = real[:, None] & (d < D)[None, :]
-    tl.store(O + _offsets(window, token, H, o_row, o_token, o_head)[:, None] + d[None, :], out.to(O.dtype.element_ty), mask=mask)
+    tl.store(
+        O + _offsets(window, token, H, o_row, o_token, o_head)[:, None] + d[None, :],
+        out.to(O.dtype.element_ty),
+        mask=mask,
+    )
     tl.store(LSE + window.to(tl.int64) * n + token, best + tl.log(tl.where(real, weight, 1.0)), mask=real)
 
 
@@ -120,16 +124,20 @@ def _of_queries(
     end = SIDE
     if not SMALL:
         end = tl.minimum(n, ((first_token + SIDE - 1) // frame + 1) * frame)
-    for start in range(0, end, SIDE):
-        other, key_token, key_real = _places(first_window, start, windows, n, P, SIDE, SMALL)
+    for begun in range(0, end, SIDE):
+        other, key_token, key_real = _places(first_window, begun, windows, n, P, SIDE, SMALL)
         k = _rows(K, _offsets(other, key_token, H, k_row, k_token, k_head), key_real, D, BD)
         v = _rows(V, _offsets(other, key_token, H, v_row, v_token, v_head), key_real, D, BD)
-        p = _weights(q, k, lse, _seen(window, token, real, other, key_token, key_real, frame), scale, PRECISION)
+        p = _weights(
+            q, k, lse, _seen(window, token, real, other, key_token, key_real, frame), scale, PRECISION
+        )
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         ds = p * (dp - delta[:, None]) * scale
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision=PRECISION)
     d = tl.arange(0, BD)
-    tl.store(DQ + here[:, None] + d[None, :], dq.to(DQ.dtype.element_ty), mask=real[:, None] & (d < D)[None, :])
+    tl.store(
+        DQ + here[:, None] + d[None, :], dq.to(DQ.dtype.element_ty), mask=real[:, None] & (d < D)[None, :]
+    )
 
 
 @triton.jit
@@ -150,14 +158,16 @@ def _of_keys(
     begin, end = 0, SIDE
     if not SMALL:  # queries before the frame of the first key see none of these
         begin, end = first_token // frame * frame // SIDE * SIDE, n
-    for start in range(begin, end, SIDE):
-        other, query_token, query_real = _places(first_window, start, windows, n, P, SIDE, SMALL)
+    for begun in range(begin, end, SIDE):
+        other, query_token, query_real = _places(first_window, begun, windows, n, P, SIDE, SMALL)
         there = _offsets(other, query_token, H, o_row, o_token, o_head)
         q = _rows(Q, _offsets(other, query_token, H, q_row, q_token, q_head), query_real, D, BD)
         do = _rows(DO, there, query_real, D, BD)
         delta = tl.sum(do.to(tl.float32) * _rows(O, there, query_real, D, BD).to(tl.float32), 1)
         lse = tl.load(LSE + other.to(tl.int64) * n + query_token, mask=query_real, other=0.0)
-        p = _weights(q, k, lse, _seen(other, query_token, query_real, window, token, real, frame), scale, PRECISION)
+        p = _weights(
+            q, k, lse, _seen(other, query_token, query_real, window, token, real, frame), scale, PRECISION
+        )
         dv = tl.dot(tl.trans(p.to(do.dtype)), do, dv, input_precision=PRECISION)
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         ds = p * (dp - delta[:, None]) * scale
