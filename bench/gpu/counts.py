@@ -7,6 +7,7 @@ numbers, norms, softmax and activations are not counted.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -74,6 +75,12 @@ def total(started: list[Started]) -> dict[str, Work]:
     return found
 
 
+def counted(work: Callable[[], object]) -> Work:
+    """All that `work` starts, together."""
+    found = total(starts(work)).values()
+    return functools.reduce(Work.__add__, found)
+
+
 def _size(*tensors: Tensor | None) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
@@ -133,6 +140,14 @@ def _goal_cost(g: dict[str, Any]) -> tuple[int, int]:
     return FLOAT * (B * S * steps * E + B * E + B * S), 3 * B * S * steps * E
 
 
+def _attention(g: dict[str, Any]) -> tuple[int, int]:
+    """R, n, H, D after four addresses; frame_tokens and, last, dtype (0 is float32). A frame sees itself and those before."""
+    R, n, H, D = g["arguments"][4:8]
+    frame, dtype = g["arguments"][20] or n, g["arguments"][22]
+    seen = sum(min(n, (i // frame + 1) * frame) for i in range(n))
+    return 4 * R * n * H * D * (FLOAT if dtype == 0 else FLOAT // 2), 4 * R * H * D * seen
+
+
 def _cem_update(g: dict[str, Any]) -> tuple[int, int]:
     """B, S, T, A and the number of elites after thirteen addresses. Of the candidates, elites alone are read."""
     B, S, T, A, elites = g["arguments"][13:18]
@@ -150,6 +165,7 @@ FORMULAS: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
     "mlp": _mlp,
     "head": _mlp,
     "normalise": _normalise,
+    "attention": _attention,
     "goal_cost": _goal_cost,
     "cem_update": _cem_update,
 }

@@ -16,7 +16,7 @@ import fastwm
 from bench import problems
 from bench.agreement import Agreement, judge, relative_error
 from bench.gpu import peers
-from bench.gpu.counts import Started, Work, starts, total
+from bench.gpu.counts import Started, Work, counted, starts, total
 from bench.gpu.peers import cost, draw, refit
 from bench.gpu.place import Place, Size
 from bench.gpu.timing import Call, Watch
@@ -56,7 +56,7 @@ def cem_sample(place: Place, size: Size) -> Iterator[Case]:
         size,
         ways,
         lambda key: Agreement(key[0] != "fastwm" or torch.equal(run().cpu(), exact)),
-        work=_counted(run),
+        work={"float32": counted(run)},
     )
 
 
@@ -80,7 +80,7 @@ def cem_update(place: Place, size: Size) -> Iterator[Case]:
             return Agreement(all(torch.equal(*pair) for pair in pairs))
         return Agreement(all(torch.allclose(*pair, rtol=1e-4, atol=1e-5) for pair in pairs))
 
-    yield Case("cem_update", size, ways, agree, work=_counted(run))
+    yield Case("cem_update", size, ways, agree, work={"float32": counted(run)})
 
 
 def goal_cost(place: Place, size: Size) -> Iterator[Case]:
@@ -97,7 +97,7 @@ def goal_cost(place: Place, size: Size) -> Iterator[Case]:
         error = relative_error(ways[key]().cpu(), exact)  # type: ignore[attr-defined]
         return Agreement(error <= 1e-5, error)
 
-    yield Case("goal_cost", size, ways, agree, work=_counted(run))
+    yield Case("goal_cost", size, ways, agree, work={"float32": counted(run)})
 
 
 def rollout(place: Place, size: Size) -> Iterator[Case]:
@@ -114,8 +114,8 @@ def rollout(place: Place, size: Size) -> Iterator[Case]:
         engine = fastwm.compile(module.model, backend="cuda", dtype=dtype)  # type: ignore[arg-type]
         started = starts(functools.partial(engine.rollout, context, actions))
         heaviest[dtype] = {one.name: one for one in sorted(started, key=lambda one: one.work)}
-        counted = sum_of(total(started))
-        work[dtype] = counted._replace(bytes=moved + engine.info()["weight_bytes"])
+        together = functools.reduce(Work.__add__, total(started).values())
+        work[dtype] = together._replace(bytes=moved + engine.info()["weight_bytes"])
         del started  # and all that it keeps
         rollouts["fastwm", dtype] = peers.Graphed(engine.rollout, place, context, actions)
     rollouts |= peers.rollouts(module, place, context, actions)
@@ -187,20 +187,12 @@ def plan(place: Place, size: Size) -> Iterator[Case]:
     yield Case("plan", size, ways, agree, watch="host")
 
 
-def sum_of(work: dict[str, Work]) -> Work:
-    return functools.reduce(Work.__add__, work.values())
-
-
 def _plain(function: Callable[..., object], place: Place, *given: object) -> dict[Key, Call]:
     """PyTorch's ways of a small kernel."""
     ways: dict[Key, Call] = {("torch eager", "float32"): functools.partial(function, *given)}
     if place.compiled:
         ways["torch.compile", "float32"] = functools.partial(peers.compiled(function, place), *given)
     return ways
-
-
-def _counted(run: Call) -> dict[str, Work]:
-    return {"float32": sum_of(total(starts(run)))}
 
 
 def _problem(size: Size, place: Place) -> problems.Problem:
@@ -216,12 +208,3 @@ def _exact_costs(module: object, context: Tensor, actions: Tensor, goal: Tensor)
     """float64 [B, S], on the CPU"""
     model = peers.Model(module, torch.float64, context.device)
     return cost(model(context, actions), goal.double()).cpu()
-
-
-CASES: dict[str, Callable[[Place, Size], Iterator[Case]]] = {
-    "cem_sample": cem_sample,
-    "rollout": rollout,
-    "goal_cost": goal_cost,
-    "cem_update": cem_update,
-    "plan": plan,
-}

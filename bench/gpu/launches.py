@@ -90,6 +90,14 @@ def iteration(size: Size, dtype: str) -> list[Started]:
     return starts(work, run=cheap)
 
 
+def alone(size: Size, dtype: str) -> list[Started]:
+    """Kernels that are no part of a rollout, at its sizes."""
+    from bench.gpu import attention
+
+    q, k, v = (torch.empty(x.shape, dtype=x.dtype) for x in attention.inputs(size, getattr(torch, dtype)))
+    return starts(functools.partial(attention.kernel, q, k, v), run=lambda name: False)
+
+
 def solve(size: Size, dtype: str) -> Launches:
     """fastwm's: what its one graph holds. Counted with one and with two iterations, as all others start the same."""
     one, two = (_graph(size, dtype, iterations) for iterations in (1, 2))

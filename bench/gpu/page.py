@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ PAGE = ROOT / "bench" / "gpu.md"
 DTYPE = "bfloat16"
 SIZES = Size(1), Size(50)
 ARCHITECTURE = 90  # of the registers and the occupancy shown
-SAME_CODE = {"head": "mlp", "norm_dense": "qkv"}  # kernels that are another one with other constants
+SAME_CODE = {"head": "mlp", "norm_dense": "qkv", "attention": "attention_bf16"}  # by what code they are
 
 
 class Card(NamedTuple):
@@ -46,6 +47,9 @@ A floor is the larger of bytes over the memory's bandwidth and operations over t
 card's data sheet: {cards}. A kernel's floor is from a cold
 L2, as it is measured alone; in a plan its inputs are in L2, where they fit, and it may be faster.
 """
+
+
+OF_AN_ITERATION = "Of one iteration; and, from the fourth column on, of its heaviest launch.\n"
 
 
 class Static(NamedTuple):
@@ -80,6 +84,7 @@ def page() -> str:
         theirs = launches.pytorch(SIZES[0])
         ours = launches.solve(SIZES[0], DTYPE)
         iterations = {size: launches.iteration(size, DTYPE) for size in SIZES}
+        others = {size: launches.alone(size, DTYPE) for size in SIZES}
         weights = launches.engine(SIZES[0], DTYPE).info()["weight_bytes"]
     cards = "; ".join(
         f"{card.name} {card.bandwidth / 1e12:.2f} TB/s and {card.products / 1e12:.0f} TFLOP/s"
@@ -93,7 +98,12 @@ def page() -> str:
         *_solves(iterations, weights, times),
     ]
     for size, started in iterations.items():
-        parts += [f"\n## Kernels, B = {size.B}\n", *_kernels(size, started, code, times)]
+        parts += [f"\n## Kernels, B = {size.B}\n", OF_AN_ITERATION, *_kernels(size, started, code, times)]
+        parts += [
+            "",
+            "No part of a rollout, at the sizes of one:\n",
+            *_kernels(size, others[size], code, times),
+        ]
     return "\n".join(parts) + "\n"
 
 
@@ -128,8 +138,6 @@ def _solves(iterations: dict[Size, list[Started]], weights: int, times: dict) ->
 
 def _kernels(size: Size, started: list[Started], code: dict[str, Static], times: dict) -> Iterator[str]:
     cards = " | ".join(f"floor {card.name}, µs" for card in CARDS)
-    yield "Of one iteration; and, from the fourth column on, of its heaviest launch."
-    yield ""
     yield f"| kernel | launches | GFLOP | MB | GFLOP | {cards} | registers | occupancy | measured, µs |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for name, all_of_it in total(started).items():
@@ -176,7 +184,7 @@ def static() -> dict[str, Static]:
     if library is not None and library.origin is not None:
         for kernel in cubin.read(Path(library.origin)):
             if kernel.architecture == ARCHITECTURE:
-                name = kernel.name.partition("_kernel")[0]
+                name = re.split(r"_kernel|<", kernel.name)[0]
                 found.setdefault(name, []).append((kernel.registers, kernel.occupancy()))
     for variant in aot.variants():
         name = variant.kernel.__name__.removeprefix("_")

@@ -5,19 +5,30 @@ A way that does not compute what it should is given no time. A rehearsal writes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from bench.agreement import Agreement
 from bench.gpu import peaks, place
-from bench.gpu.kernels import CASES, Case
-from bench.gpu.place import Place
+from bench.gpu.attention import attention
+from bench.gpu.kernels import Case, cem_sample, cem_update, goal_cost, plan, rollout
+from bench.gpu.place import Place, Size
 from bench.gpu.timing import in_turns
 from bench.machine import header
 from bench.record import RESULTS, save
 
 FOLDER = RESULTS / "gpu"
+# In the order of the data path.
+CASES: dict[str, Callable[[Place, Size], Iterator[Case]]] = {
+    "cem_sample": cem_sample,
+    "rollout": rollout,
+    "attention": attention,
+    "goal_cost": goal_cost,
+    "cem_update": cem_update,
+    "plan": plan,
+}
 
 
 def main(
@@ -55,7 +66,15 @@ def _lines(stem: str, here: Place, peaks: dict[str, float], repeats: int) -> Ite
 
 def measure(case: Case, here: Place, peaks: dict[str, float], repeats: int) -> Iterator[dict]:
     """One line per way: its verdict, and its time if that is good."""
-    verdicts = {key: case.agree(key) for key in case.ways}
+    verdicts, failures = {}, {}
+    for key in case.ways:
+        try:
+            verdicts[key] = case.agree(key)
+        except RuntimeError as error:  # a compiler's, or memory's end; ours is a fault to be seen
+            if key[0] == "fastwm":
+                raise
+            verdicts[key] = Agreement(False)
+            failures[key] = {"failure": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
     passed = {" ".join(key): way for key, way in case.ways.items() if verdicts[key].passed}
     times = in_turns(passed, here, repeats=repeats, warm_up=0 if here.rehearsal else 5, watch=case.watch)
     for key, verdict in verdicts.items():
@@ -63,7 +82,13 @@ def measure(case: Case, here: Place, peaks: dict[str, float], repeats: int) -> I
         line |= (
             {"model": case.size.model, "iterations": case.size.iterations} if case.kernel == "plan" else {}
         )
-        line |= {"way": " ".join(key), "engine": key[0], "dtype": key[1], **verdict.line()}
+        line |= {
+            "way": " ".join(key),
+            "engine": key[0],
+            "dtype": key[1],
+            **verdict.line(),
+            **failures.get(key, {}),
+        }
         if verdict.passed:
             line |= {"milliseconds": times[line["way"]], "repeats": repeats, "watch": case.watch}
             if key[0] == "fastwm" and key[1] in case.work:
@@ -89,6 +114,8 @@ def describe(line: dict, rehearsal: bool) -> str:
     """For people, who are told no time that means nothing."""
     what = f"{line['kernel']:18} B {line['B']:<3} {line['way']:38}"
     if not line["passed"]:
+        if "failure" in line:
+            return f"{what} failed, {line['failure']}"
         error = line["relative_cost_error"]
         return f"{what} disagrees{'' if error is None else f' by {error:.1e}'}, no time is given"
     if rehearsal:

@@ -16,10 +16,11 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from bench import problems  # noqa: E402
+from bench.agreement import Agreement  # noqa: E402
 from bench.gpu import launches, page, run  # noqa: E402
 from bench.gpu.counts import FORMULAS, Started, Work, starts, total  # noqa: E402
-from bench.gpu.kernels import CASES, Case  # noqa: E402
-from bench.gpu.place import Size  # noqa: E402
+from bench.gpu.kernels import Case  # noqa: E402
+from bench.gpu.place import Place, Size  # noqa: E402
 from bench.operations import count_operations  # noqa: E402
 from bench.record import save  # noqa: E402
 from fastwm import ops  # noqa: E402
@@ -37,7 +38,7 @@ def test_the_rehearsal_runs_everything_and_writes_nothing() -> None:
     assert ended.returncode == 0, ended.stderr
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").rglob("*")} == before
     lines = [line for line in ended.stdout.splitlines() if " B 2 " in line]
-    assert {line.split()[0] for line in lines} == set(CASES)
+    assert {line.split()[0] for line in lines} == set(run.CASES)
     assert all(line.endswith(" runs") for line in lines), ended.stdout
     for peer in ("fastwm", "torch eager", "torch.compile", "torch, CUDA graph", "torch.compile, CUDA graph"):
         for dtype in ("float32", "bfloat16"):
@@ -45,6 +46,8 @@ def test_the_rehearsal_runs_everything_and_writes_nothing() -> None:
                 peer,
                 dtype,
             )
+    for engine in ("fastwm", "torch SDPA", "torch FlexAttention", "torch eager", "torch.compile"):
+        assert any(line.startswith("attention ") and f" {engine} " in line for line in lines), engine
     for kernel in ("tokens", "dense", "qkv", "attend", "mlp", "head"):
         assert any(line.startswith(f"rollout {kernel} ") for line in lines), kernel
     assert " ms " not in ended.stdout
@@ -116,6 +119,13 @@ def test_counts_of_attention() -> None:
     assert operations == 4 * inner * (3 + 4) * 3 + 2 * 6 * inner * W
 
 
+def test_counts_of_attention_of_a_few_tokens() -> None:
+    """R 2, n 5, H 3, D 8 in bfloat16: causal sees 1 .. 5, frames of two tokens 2, 2, 4, 4, 5, no mask 5 each."""
+    for frame, seen in ((1, 15), (2, 17), (0, 25)):
+        given = {"arguments": (1, 2, 3, 4, 2, 5, 3, 8, *range(12), frame, 0.5, 1)}
+        assert FORMULAS["attention"](given) == (4 * 2 * 5 * 3 * 8 * 2, 4 * 2 * 3 * 8 * seen)
+
+
 def test_a_kernel_without_a_count_is_named() -> None:
     with pytest.raises(ValueError, match="kernel 'dance' has no count"):
         _ = Started("dance", lambda: None, {}).work
@@ -125,9 +135,6 @@ def test_a_kernel_without_a_count_is_named() -> None:
 
 
 def test_a_way_that_disagrees_gets_no_time(gpu: torch.device) -> None:
-    from bench.agreement import Agreement
-    from bench.gpu.place import Place
-
     ways = {("fastwm", "float32"): lambda: None, ("torch eager", "float32"): lambda: pytest.fail("timed")}
     case = Case(
         "k", Size(1), ways, lambda key: Agreement(key[0] == "fastwm", 0.5), work={"float32": Work(10, 0)}
@@ -138,6 +145,19 @@ def test_a_way_that_disagrees_gets_no_time(gpu: torch.device) -> None:
     assert (bad["passed"], bad["relative_cost_error"]) == (False, 0.5)
     assert "milliseconds" not in bad
     assert "disagrees by 5.0e-01, no time is given" in run.describe(bad, rehearsal=False)
+
+
+def test_a_peer_that_fails_is_named_and_fastwms_failure_is_raised(gpu: torch.device) -> None:
+    def agree(key: tuple[str, str]) -> Agreement:
+        raise RuntimeError(f"{key[0]} has no memory\nmore words")
+
+    peaks = dict.fromkeys(("dram", "l2", "bfloat16", "tf32", "float32"), 1e9)
+    here = Place(gpu, rehearsal=True)
+    (line,) = run.measure(Case("k", Size(1), {("torch eager", "float32"): int}, agree), here, peaks, 1)
+    assert (line["passed"], line["failure"]) == (False, "RuntimeError: torch eager has no memory")
+    assert "failed, RuntimeError: torch eager has no memory" in run.describe(line, rehearsal=True)
+    with pytest.raises(RuntimeError, match="fastwm has no memory"):
+        list(run.measure(Case("k", Size(1), {("fastwm", "float32"): int}, agree), here, peaks, 1))
 
 
 def test_efficiency_is_the_floor_over_the_time() -> None:
