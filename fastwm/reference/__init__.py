@@ -3,5 +3,6 @@
 from fastwm.reference.cem_sample import cem_sample
 from fastwm.reference.cem_update import cem_update
 from fastwm.reference.goal_cost import goal_cost
+from fastwm.reference.sigreg import sigreg
 
-__all__ = ["cem_sample", "cem_update", "goal_cost"]
+__all__ = ["cem_sample", "cem_update", "goal_cost", "sigreg"]
