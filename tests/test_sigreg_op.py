@@ -57,7 +57,10 @@ def test_float32_is_as_exact_as_sines_and_cosines(size) -> None:
     for name, *values in zip(
         ("statistic", "gradient"), run(ops.sigreg, torch.float32), same, truth, strict=True
     ):
-        assert_close(name, *values)
+        size = max(
+            1.0, float(values[-1].abs().max())
+        )  # differences of characteristic functions, which are 1 or less
+        assert_close(name, *values, tiny=2 * torch.finfo(torch.float32).eps * size)
 
 
 @pytest.mark.parametrize("knots", [2, 5, 17])
@@ -88,9 +91,7 @@ def test_registered() -> None:
     samples = torch.randn(2, 7, 5)
     torch.library.opcheck(torch.ops.fastwm.sigreg.default, (samples, 17))
     found, pull = _forward(samples, 17)
-    torch.library.opcheck(
-        torch.ops.fastwm.sigreg_backward.default, (torch.randn_like(found), samples, pull)
-    )
+    torch.library.opcheck(torch.ops.fastwm.sigreg_backward.default, (torch.randn_like(found), samples, pull))
 
 
 def test_one_graph() -> None:
@@ -116,7 +117,11 @@ Z, D = torch.zeros(2, 3, 4), torch.zeros(4, 5)
         ((Z[0], D), ValueError, r"latents has shape \(3, 4\), expected \[T, B, E\]"),
         ((Z[:, :0], D), ValueError, r"latents has shape \(2, 0, 4\)"),
         ((None, D), TypeError, "latents is NoneType"),
-        ((Z.half(), D.half()), TypeError, "latents is torch.float16, expected torch.float32 or torch.float64"),
+        (
+            (Z.half(), D.half()),
+            TypeError,
+            "latents is torch.float16, expected torch.float32 or torch.float64",
+        ),
         ((Z, D[0]), ValueError, r"directions has shape \(5,\), expected \[E, P\]"),
         ((Z, D[:3]), ValueError, r"directions has shape \(3, 5\), expected \(4, 5\)"),
         ((Z, D.double()), TypeError, "directions is torch.float64, expected torch.float32"),

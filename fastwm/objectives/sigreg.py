@@ -1,7 +1,7 @@
 """SIGReg: latents are pushed towards an isotropic Gaussian through random one-dimensional projections.
 
-For each unit direction the Epps-Pulley statistic compares the empirical characteristic function of the projected batch with that
-of a standard normal (LeJEPA, arXiv:2511.08544). The formula: fastwm/reference/sigreg.py; the kernels' door: fastwm/ops/sigreg.py.
+For each unit direction the Epps-Pulley statistic compares the empirical characteristic function of the projected
+batch with that of a standard normal (LeJEPA, arXiv:2511.08544). Its formula is in fastwm/reference/sigreg.py.
 """
 
 from __future__ import annotations

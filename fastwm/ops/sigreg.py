@@ -26,12 +26,12 @@ MOST_KNOTS = 33  # of the GPU's kernels: a knot's two sums are two registers
 def sigreg(latents: Tensor, directions: Tensor, knots: int = 17) -> Tensor:
     """Epps-Pulley statistic against N(0, 1) of each projection of the batch: [T, P].
 
-    latents [T, B, E], directions [E, P] (of length 1 in SIGReg, arXiv:2511.08544), of one dtype: float32 or float64. `knots`, at
-    least 2, of the trapezoid rule on [0, 3]; a GPU's kernels take float32 and at most 33. Gradients flow to the latents and
-    not to the directions. The same bits at every call.
+    latents [T, B, E], directions [E, P] (of length 1 in SIGReg, arXiv:2511.08544), of one dtype: float32 or float64.
+    `knots`, at least 2, of the trapezoid rule on [0, 3]; a GPU's kernels take float32 and at most 33. Gradients flow to the
+    latents and not to the directions. The same bits at every call.
     Raises TypeError or ValueError naming the argument.
     """
-    T, B, E = _check.rank("latents", latents, "T B E").shape
+    E = _check.rank("latents", latents, "T B E").shape[2]
     P = _check.rank("directions", directions, "E P").shape[1]
     if latents.dtype not in DTYPES:
         raise TypeError(f"latents is {latents.dtype}, expected torch.float32 or torch.float64")
