@@ -30,7 +30,7 @@ def statistic(samples: Tensor, knots: int) -> tuple[Tensor, Tensor]:
     target = torch.exp(-t.square() / 2)  # at t = 0 both characteristic functions are 1: no term
     weight = torch.cat([2 * spacing * target[:-1], spacing * target[-1:]])  # trapezoid
 
-    base = torch.polar(torch.ones_like(samples), spacing * samples)  # exp(i d x) [T, B, P]
+    base = _turn(spacing * samples)  # exp(i d x) [T, B, P]
     power = base
     means = [power.mean(dim=1)]
     for _ in range(2, knots):
@@ -46,9 +46,14 @@ def slope(samples: Tensor, pull: Tensor) -> Tensor:
     """samples [T, B, P], pull [T, 2, knots - 1, P] of `statistic` -> d statistic / d sample, [T, B, P]:
     sum_k pull_sin_k cos(k d x) - pull_cos_k sin(k d x) = -Im sum_k (pull_cos_k - i pull_sin_k) exp(i d x)^k."""
     knots = pull.shape[2]
-    base = torch.polar(torch.ones_like(samples), LIMIT / knots * samples)
+    base = _turn(LIMIT / knots * samples)
     coefficients = torch.complex(pull[:, 0], -pull[:, 1])
     total = coefficients[:, -1:] * base
     for k in range(knots - 2, -1, -1):
         total = (total + coefficients[:, k : k + 1]) * base
     return -total.imag
+
+
+def _turn(angle: Tensor) -> Tensor:
+    """exp(i angle); `torch.polar` takes three times as long on a CPU."""
+    return torch.complex(angle.cos(), angle.sin())

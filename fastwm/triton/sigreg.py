@@ -1,14 +1,15 @@
 """The Epps-Pulley statistic of samples [T, B, P] and its gradient, never making [T, B, P, knots].
 
 The formula is in fastwm/reference/sigreg.py. One sine and cosine per sample; the other knots by angle addition,
-(c, s)_{k+1} = (c_k c - s_k s, c_k s + s_k c). `_moments` adds up 2 (knots - 1) sums in registers, one number per thread and knot, over every BB-th sample of a part of the batch; `_statistic`
-adds the parts in their order and makes the statistic and what the gradient needs; `_slope` evaluates the gradient, a polynomial
-in exp(i d x), by Horner's rule. No float atomics: the same bits at every call.
+(c, s)_{k+1} = (c_k c - s_k s, c_k s + s_k c). `_moments` adds up 2 (knots - 1) sums in registers, one number per thread and
+knot, over every BB-th sample of a part of the batch; `_statistic` adds the parts in their order and makes the statistic and
+what the gradient needs; `_slope` evaluates the gradient, a polynomial in exp(i d x), by Horner's rule. No float atomics: the
+same bits at every call.
 
 Error of the powers, u = 2^-24: a complex product rounds by at most sqrt(5) u relative to its length (Brent, Percival and
 Zimmermann, Math. Comp. 76, 2007), and exp(i d x) itself by e = 3 u + |d x| u (polynomials and reduction, angle), so the k-th
-power by k e + (k - 1) sqrt(5) u: at the 16th 82 u = 4.9e-6, plus 16 |d x| u, which cos(t x) in float32 has as well. Measured against
-float64: at most 6.5e-7 for |x| up to 3, and nowhere above 27 % of the bound for |x| up to 90 (tests/gpu/test_sigreg.py).
+power by k e + (k - 1) sqrt(5) u: at the 16th 82 u = 4.9e-6, plus 16 |d x| u, which cos(t x) in float32 has as well. Measured
+against float64: at most 6.5e-7 for |x| up to 3, nowhere above 27 % of the bound for |x| up to 90 (tests/gpu/test_sigreg.py).
 
 Not taken: tl.sin and tl.cos, whose reduction of angles above 105615 needs local memory in every thread; sums of a tile per
 step (32 reductions across warps for every BB samples instead of once per program).
@@ -31,10 +32,10 @@ BB, BP = 8, 32  # tile of `_moments`: one sample per thread of 8 warps
 def _turn(angle):
     """cos, sin of float32 angles, off by at most 1.5e-7 up to 10^4 and by |angle| 2^-24 more up to 10^5.
 
-    NaN of what is not finite.
-    The rest of the angle after quarter turns, pi / 2 in three parts of which the first two have 9 and 12 bits (their products
-    are exact up to 4096 quarter turns), goes into Taylor polynomials on [-pi/4, pi/4], whose next terms are 1.8e-9 and 1.2e-10. Of
-    angles so large that the rest is lost to rounding it is taken to be 0: the lengths stay 1, and the powers finite.
+    NaN of what is not finite. The rest of the angle after quarter turns, pi / 2 in three parts of which the first two have 9
+    and 12 bits (their products are exact up to 4096 quarter turns), goes into Taylor polynomials on [-pi/4, pi/4], whose next
+    terms are 1.8e-9 and 1.2e-10. Of angles so large that the rest is lost to rounding it is taken to be 0: the lengths stay 1,
+    and the powers finite.
     """
     turns = tl.floor(angle * 0.6366197723675814 + 0.5)
     rest = ((angle - turns * 1.5703125) - turns * 0.0004837512969970703) - turns * 7.549789954891882e-08
