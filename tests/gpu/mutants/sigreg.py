@@ -49,5 +49,5 @@ MUTANTS = [
         "tl.where(quarter == 2.0, -sine",
     ),
     Mutant("the angle's reduction in one part", KERNEL, " - turns * 0.0004837512969970703", ""),
-    Mutant("a short polynomial", KERNEL, "(-1.0 / 5040 + square * (1.0 / 362880))", "(-1.0 / 5040)"),
+    Mutant("a short polynomial", KERNEL, " + square * (-1.0 / 5040 + square * (1.0 / 362880))", ""),
 ]
