@@ -14,7 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CPU = ROOT / "csrc" / "cpu"
-STEMS = sorted(path.stem for path in (ROOT / "fastwm" / "reference").glob("[a-z]*.py"))
 CMAKE = (ROOT / "CMakeLists.txt").read_text()
 PER_ISA = re.search(r"set\(KERNELS ([\w ]+)\)", CMAKE)[1].split()  # type: ignore[index]
 ISAS = ["baseline", "avx2", "avx512", "avx512_bf16"]
@@ -22,22 +21,43 @@ INSTRUMENTS = [
     "fma_peak",
     "activate",
 ]  # compiled like kernels, but computing nothing that a reference could check
+CPU_STEMS = sorted(set(PER_ISA) - set(INSTRUMENTS))
+# Kernels in Triton that the CPU has none of: training, and models with many tokens. What they share begins with _.
+TRITON_STEMS = sorted(path.stem for path in (ROOT / "fastwm" / "triton").glob("[a-z]*.py"))
 
 # ---- one stem per kernel, everywhere -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize(
-    "place", ["csrc/cpu/{}.cpp", "fastwm/ops/{}.py", "tests/test_{}.py", "bench/bench_{}.py"]
-)
+PLACES = [
+    *(
+        (stem, place)
+        for stem in CPU_STEMS
+        for place in ("csrc/cpu/{}.cpp", "tests/test_{}.py", "bench/bench_{}.py")
+    ),
+    *(
+        (stem, f"tests/gpu/{place}")
+        for stem in TRITON_STEMS
+        for place in ("test_{}.py", "variants/{}.py", "mutants/{}.py")
+    ),
+]
+
+
+@pytest.mark.parametrize(("stem", "place"), PLACES)
 def test_a_stem_has_the_same_name_everywhere(stem: str, place: str) -> None:
     assert (ROOT / place.format(stem)).is_file()
 
 
-def test_every_kernel_has_a_reference() -> None:
-    assert sorted(PER_ISA) == sorted([*STEMS, *INSTRUMENTS])
-    doors = sorted(path.stem for path in (ROOT / "fastwm" / "ops").glob("[a-z]*.py"))
-    assert doors == STEMS
+def test_every_kernel_has_a_reference_and_a_door() -> None:
+    assert {"rollout", "cem_sample"} <= set(CPU_STEMS)
+    assert not set(CPU_STEMS) & set(TRITON_STEMS)
+    for folder in ("reference", "ops"):
+        found = sorted(path.stem for path in (ROOT / "fastwm" / folder).glob("[a-z]*.py"))
+        assert found == sorted([*CPU_STEMS, *TRITON_STEMS]), folder
+
+
+@pytest.mark.parametrize("stem", TRITON_STEMS)
+def test_what_a_door_does_on_the_cpu_is_tested_without_triton(stem: str) -> None:
+    assert any((ROOT / "tests" / name).is_file() for name in (f"test_{stem}.py", f"test_{stem}_op.py"))
 
 
 # ---- what files include --------------------------------------------------------------------------------------------------

@@ -14,11 +14,16 @@
 //     product gives does not matter either: product j takes the numbers 8 g + j of each 64, so that a lane loads 8
 //     numbers of its two keys for 8 products, and at the end has 16 neighbours of a row of the output.
 // float32 stays on FMAs, for TF32 is too coarse: lane t of quad g has a quarter of query g's numbers, keys pass by four
-// at a time, and their four partial scores meet in three shuffles that leave each lane one. Up to ROWS queries of a
-// lane share the loads of a key, which come from L1 (a key is the same for all quads).
+// at a time, and their four partial scores meet in three shuffles that leave each lane one. Two queries of a lane share
+// the loads of a key where n > 8 and D <= 64; these come from L1, a key being the same for all quads.
 //
-// When tensor cores pay, in instructions that a warp issues at D = 64, full mask, counted in the sm_90 code:
-// TABLE
+// Do tensor cores pay where most of a tile is padding? Instructions of a warp, D = 64, all see all, counted in sm_90
+// code with n known and loops unrolled; FMAs on bfloat16 would have to unpack it besides:
+//   n                                1     3     8    16    32
+//   bfloat16, tensor cores         294   346   304   445  1011    of them mma: 12, 12, 12, 16, 64
+//   float32, FMAs                  360   418   640  1863  6918    of them loads: 12, 28, 68, 136, 528
+// So always. Five windows of three tokens in one tile would need a third of the mma of five warps, but the mma of a
+// warp take less time than its memory; the same holds for loads of a key that all quads repeat where n is small.
 #include "cuda/attention.cuh"
 
 namespace fastwm {
@@ -65,7 +70,7 @@ __device__ __forceinline__ void multiply(float (&score)[4], const uint4& low, co
 // DIMS: 64 or 128, at least D.
 template <int DIMS>
 __global__ void __launch_bounds__(WARPS* WARP) attention_bf16_kernel(const AttentionArgs a) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * WARPS + threadIdx.x / WARP;  // row * H + head
+  const unsigned i = blockIdx.x * WARPS + threadIdx.x / WARP;  // row * H + head
   if (i >= a.R * a.H) return;
   const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, n = static_cast<int>(a.n);
   const Tokens<const bf16> q = tokens<const bf16>(a, a.q, a.q_strides, i),
@@ -158,7 +163,7 @@ __device__ __forceinline__ float quad_sums(const float (&part)[4], int t) {
 template <int DIMS, int ROWS>
 __global__ void __launch_bounds__(WARPS* WARP) attention_float_kernel(const AttentionArgs a) {
   constexpr int PIECES = DIMS / 16;  // of a lane: numbers 4 t .. 4 t + 3 of each 16
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * WARPS + threadIdx.x / WARP;
+  const unsigned i = blockIdx.x * WARPS + threadIdx.x / WARP;
   if (i >= a.R * a.H) return;
   const int g = threadIdx.x % WARP / 4, t = threadIdx.x % 4, n = static_cast<int>(a.n);
   const Tokens<const float> q = tokens<const float>(a, a.q, a.q_strides, i),
@@ -242,6 +247,7 @@ void check_alignment(const char* name, const void* address, const AttentionStrid
 
 void attention(const AttentionArgs& a, cudaStream_t stream) {
   check(a.n >= 1 && a.n <= MOST_TOKENS, "n", a.n, "1 to 32");
+  check(a.R >= 1 && a.H >= 1 && a.R <= 0x7fffffff / a.H, "R", a.R, "R x H of 1 to 2^31 - 1");
   check(a.D >= 8 && a.D <= MOST_NUMBERS && a.D % 8 == 0, "D", a.D, "a multiple of 8 up to 128");
   check(a.frame_tokens >= 0 && a.frame_tokens <= MOST_TOKENS, "frame_tokens", a.frame_tokens, "0 to 32");
   check(a.dtype == DType::float32 || a.dtype == DType::bfloat16, "dtype", static_cast<int64_t>(a.dtype),

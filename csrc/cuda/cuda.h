@@ -38,6 +38,7 @@ constexpr unsigned ALL_LANES = 0xffffffffu;
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
             Arguments... arguments) {
+  static_assert((sizeof(Parameters) + ... + 0) <= 4096, "what a kernel's parameters may take");
   emulation::launch(name, grid, block, shared_bytes, [&] { kernel(arguments...); });
 }
 

@@ -9,8 +9,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
-#include <numeric>
-#include <random>
 
 #include "cuda/cuda.h"
 
@@ -24,19 +22,6 @@ namespace fastwm::emulation {
 Place place;
 
 namespace {
-
-enum class Order { forward, reverse, seeded };
-Order order = Order::forward;
-std::mt19937 random_numbers;
-unsigned seed;
-
-std::vector<size_t> in_order(size_t n) {
-  std::vector<size_t> numbers(n);
-  std::iota(numbers.begin(), numbers.end(), size_t{0});
-  if (order == Order::reverse) std::reverse(numbers.begin(), numbers.end());
-  if (order == Order::seeded) std::shuffle(numbers.begin(), numbers.end(), random_numbers);
-  return numbers;
-}
 
 std::string text(dim3 index) {
   return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
@@ -155,7 +140,7 @@ class Block {
         again = true;
       }
       moved |= again;
-      again = gathered(warp, first, end) && order != Order::seeded;
+      again = gathered(warp, first, end) && !by_steps();
     }
     return moved;
   }
@@ -289,7 +274,7 @@ void launch(const char* name, dim3 grid, dim3 size, size_t dynamic_bytes, const 
   const std::lock_guard<std::mutex> lock(one_at_a_time);
   try {
     check_configuration(grid, size, dynamic_bytes);
-    random_numbers.seed(seed);
+    begin_schedule();
     Launch launch{&thread, dynamic_bytes};
     launching = &launch;
     tell(&launch.begin);
@@ -298,13 +283,5 @@ void launch(const char* name, dim3 grid, dim3 size, size_t dynamic_bytes, const 
     throw std::runtime_error(std::string(name) + ": " + fault.what());
   }
 }
-
-void set_schedule(const std::string& name) {
-  if (name != "forward" && name != "reverse")
-    throw std::invalid_argument("schedule is '" + name + "', expected 'forward', 'reverse' or a seed");
-  order = name == "forward" ? Order::forward : Order::reverse;
-}
-
-void set_schedule(unsigned value) { order = Order::seeded, seed = value; }
 
 }  // namespace fastwm::emulation

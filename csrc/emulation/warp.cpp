@@ -54,7 +54,7 @@ uint64_t shuffle(const char* name, Shuffle how, unsigned mask, uint64_t value, i
       if ((lane ^ operand) < end) source = lane ^ operand;
       break;
   }
-  if (!(mask & lanes_in_warp()) || !((mask & lanes_in_warp()) >> source & 1))
+  if (!((mask & lanes_in_warp()) >> source & 1))
     throw Fault(std::string(name) + " at " + text(line) + ": lane " + std::to_string(lane) + " reads lane " +
                 std::to_string(source) + ", which takes no part");
   return all[source].words[0] | static_cast<uint64_t>(all[source].words[1]) << 32;

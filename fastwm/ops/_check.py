@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastwm.engine import backend
-from fastwm.engine.cuda.device import Launch, launch
+from fastwm.engine.cuda.device import Launch, is_gpu, launch
 
 
 def tensor(
@@ -25,6 +25,33 @@ def tensor(
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {tuple(shape)}")
     if value.device != like.device:
         raise ValueError(f"{name} is on {value.device}, expected {like.device}")
+
+
+def floating(name: str, value: object, letters: str) -> bool:
+    """Raise unless `value` is a tensor [..., `letters`] with no dimension 0, of a floating dtype that its device has.
+
+    Whether its device is a GPU, whose kernels have float32 and bfloat16; the PyTorch reference has every floating dtype.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is {type(value).__name__}, expected a torch.Tensor")
+    gpu = is_gpu(value.device)
+    if gpu and value.dtype not in (torch.float32, torch.bfloat16):
+        raise TypeError(f"{name} is {value.dtype}, expected torch.float32 or torch.bfloat16")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} is {value.dtype}, expected a floating dtype")
+    if value.dim() < len(letters.split()) or 0 in value.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}, expected [..., {letters.replace(' ', ', ')}], none of them 0"
+        )
+    return gpu
+
+
+def shared_by_rows(name: str, value: object, x: Tensor) -> None:
+    """Raise unless `value` is like x [..., N, W], or [..., 1, W]: one row of it for N of x."""
+    one = (*x.shape[:-2], 1, x.shape[-1])
+    tensor(
+        name, value, one if isinstance(value, Tensor) and value.shape == one else tuple(x.shape), x, x.dtype
+    )
 
 
 CPU = torch.device("cpu")

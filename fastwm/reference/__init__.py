@@ -1,7 +1,20 @@
 """Every kernel in plain float32 PyTorch: the oracle of the tests and the fallback where no kernel runs."""
 
+from fastwm.reference.adaln import adaln, adaln_backward
+from fastwm.reference.attention import attention, attention_backward
 from fastwm.reference.cem_sample import cem_sample
 from fastwm.reference.cem_update import cem_update
+from fastwm.reference.gated_residual import gated_residual, gated_residual_backward
 from fastwm.reference.goal_cost import goal_cost
 
-__all__ = ["cem_sample", "cem_update", "goal_cost"]
+__all__ = [
+    "adaln",
+    "adaln_backward",
+    "attention",
+    "attention_backward",
+    "cem_sample",
+    "cem_update",
+    "gated_residual",
+    "gated_residual_backward",
+    "goal_cost",
+]

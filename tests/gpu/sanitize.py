@@ -8,7 +8,7 @@
 
 A sanitizer must be in a process from its start, and does not bear PyTorch: what the kernels were given is written to files, and
 tests/gpu/sanitized.py, which needs Python alone, calls them with it. Every tensor's memory is an allocation of its own there.
-The race detector has 7000 threads for a launch and takes 0.3 ms for each: choose small sizes.
+The race detector has 7000 threads for a launch and takes a millisecond to make each: choose small sizes.
 """
 
 from __future__ import annotations

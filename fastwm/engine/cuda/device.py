@@ -50,6 +50,11 @@ def launch(device: torch.device) -> Launch | None:
     return Launch(cuda_module(), 0, 0) if _emulating.get() else None
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Whether tensors of this device go to a GPU's kernels, real or emulated."""
+    return device.type == "cuda" or _emulating.get()
+
+
 def default_device() -> torch.device:
     """The GPU that PyTorch uses now; where the GPU is emulated, the CPU.
 

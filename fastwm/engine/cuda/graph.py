@@ -41,7 +41,9 @@ def capture(work: Callable[[], Any], device: torch.device) -> tuple[Graph, Any]:
         work()
     torch.cuda.current_stream(device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may plan on other devices
+    with torch.cuda.graph(
+        graph, capture_error_mode="thread_local"
+    ):  # other threads may plan on other devices
         result = work()
     return graph, result
 
