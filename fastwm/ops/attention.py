@@ -48,8 +48,7 @@ class _Attention(torch.autograd.Function):
 def _check_forward(
     q: Tensor, k: Tensor, v: Tensor, frame_tokens: int, scale: float, trains: bool
 ) -> tuple[Tensor, Tensor]:
-    gpu = _check.floating("q", q, "R n H D")
-    _check.rank("q", q, "R n H D")
+    gpu = _check.floating("q", _check.rank("q", q, "R n H D"), "R n H D")
     for name, value in (("k", k), ("v", v)):
         _check.tensor(name, value, tuple(q.shape), q, q.dtype)
     R, n, H, D = q.shape

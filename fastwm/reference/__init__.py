@@ -6,6 +6,7 @@ from fastwm.reference.cem_sample import cem_sample
 from fastwm.reference.cem_update import cem_update
 from fastwm.reference.gated_residual import gated_residual, gated_residual_backward
 from fastwm.reference.goal_cost import goal_cost
+from fastwm.reference.sigreg import sigreg
 
 __all__ = [
     "adaln",
@@ -17,4 +18,5 @@ __all__ = [
     "gated_residual",
     "gated_residual_backward",
     "goal_cost",
+    "sigreg",
 ]

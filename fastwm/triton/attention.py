@@ -1,16 +1,18 @@
 """Attention of windows of tokens, forward and backward, for training; scores are never written (FlashAttention-2,
 arXiv:2307.08691: an online softmax, and backward from the logarithm of its sums).
 
-A window is the tokens of one row r and head h. Windows of a few tokens (3 in LeWM) would leave a tile of 16 x 16, the least that
-tensor cores take, almost empty: so 64 // P windows of up to P tokens lie side by side in a tile of 64, and a score counts only
-where query and key are of one window. At 3 tokens that is a product of 64 x 64 for 16 windows instead of 16 of 16 x 16: as many
-operations of tensor cores, and a sixteenth of the programs, loads of half-empty tiles, and barriers. Longer windows take one
-program for 64 queries, and pass over their keys 64 at a time.
+A window is the tokens of one row r and head h. Windows of a few tokens (3 in LeWM) would leave a tile of 16 x 16, the least
+that tensor cores take, almost empty: so SIDE // P windows of up to P tokens lie side by side in a tile of SIDE, and a score
+counts only where query and key are of one window. At 3 tokens that is a product of 64 x 64 for 16 windows instead of 16 of
+16 x 16: as many operations of tensor cores, and a sixteenth of the programs, each with full tiles to load. Longer windows take
+one program for SIDE queries, and pass over their keys SIDE at a time.
 
 Letters: R rows, n tokens, H heads, D numbers of a head, P places of a window in a tile.
 """
 
 from __future__ import annotations
+
+import functools
 
 import torch
 import triton
@@ -20,7 +22,10 @@ from torch import Tensor
 from fastwm.engine.cuda.device import start
 from fastwm.triton.rollout.dense import power, precision
 
-SIDE = 64  # of a tile
+SIDES = {
+    torch.float32: 32,
+    torch.bfloat16: 64,
+}  # of a tile: three tf32 parts of every operand take more registers
 
 
 @triton.jit
@@ -184,7 +189,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, frame_tokens: int, scale: float) ->
     R, n, H, _ = q.shape
     o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty((R, H, n), dtype=torch.float32, device=q.device)
-    grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale)
+    grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale, SIDES[q.dtype])
     start("attention_forward", lambda: _forward[grid](q, k, v, o, lse, *sizes, **constants))
     return o, lse
 
@@ -195,28 +200,32 @@ def backward(
     """Gradients of q, k and v, from that of the result."""
     gradient = gradient.contiguous()
     dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
-    grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale)
     saved = (q, k, v, o, lse, gradient)
-    start("attention_backward_queries", lambda: _of_queries[grid](*saved, dq, *sizes, **constants))
-    start("attention_backward_keys", lambda: _of_keys[grid](*saved, dk, dv, *sizes, **constants))
+    for name, kernel, out, side in (
+        ("attention_backward_queries", _of_queries, (dq,), SIDES[q.dtype]),
+        ("attention_backward_keys", _of_keys, (dk, dv), 32),  # two sums, and so half a tile
+    ):
+        grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale, side)
+        start(name, functools.partial(kernel[grid], *saved, *out, *sizes, **constants))
     return dq, dk, dv
 
 
 def _launch(
-    q: Tensor, k: Tensor, v: Tensor, o: Tensor, frame_tokens: int, scale: float
+    q: Tensor, k: Tensor, v: Tensor, o: Tensor, frame_tokens: int, scale: float, side: int
 ) -> tuple[tuple[int, ...], tuple[int | float, ...], dict[str, object]]:
     R, n, H, D = q.shape
-    P, small = triton.next_power_of_2(n), n <= 32
-    grid = (triton.cdiv(R * H, SIDE // P),) if small else (R * H, triton.cdiv(n, SIDE))
+    P = triton.next_power_of_2(n)
+    small = side >= P
+    grid = (triton.cdiv(R * H, side // P),) if small else (R * H, triton.cdiv(n, side))
     strides = [stride for x in (q, k, v, o) for stride in x.stride()[:3]]
     constants: dict[str, object] = {
         "D": D,
         "BD": power(D),
-        "P": P if small else SIDE,
-        "SIDE": SIDE,
+        "P": P if small else side,
+        "SIDE": side,
         "SMALL": small,
         "PRECISION": precision(q.dtype),
-        "num_warps": 8 if q.dtype == torch.float32 or D > 64 else 4,
-        "num_stages": 2 if q.dtype == torch.bfloat16 and D <= 64 else 1,
+        "num_warps": 8,
+        "num_stages": 1,
     }
     return grid, (R * H, n, H, frame_tokens or n, scale, *strides), constants

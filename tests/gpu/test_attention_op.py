@@ -35,8 +35,9 @@ def test_which_kernel(gpu, monkeypatch, n: int, D: int, gradient: bool, kernel: 
     q, k, v = (torch.randn(2, n, 2, D, generator=random).to(dtype) for _ in range(3))
     monkeypatch.setattr(device, "watchers", [watch])
     with guard():
-        found = ops.attention(*(x.to(gpu).requires_grad_(gradient) for x in (q, k, v))).detach().cpu()
+        found = ops.attention(*(x.to(gpu).requires_grad_(gradient) for x in (q, k, v))).cpu().detach()
     assert started == [kernel]
+    q, k, v = (x.detach() for x in (q, k, v))
     expected = reference.attention(q, k, v, 1, D**-0.5)
     assert_close(
         "result", found, expected, reference.attention(q.double(), k.double(), v.double(), 1, D**-0.5)

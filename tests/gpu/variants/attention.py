@@ -11,27 +11,31 @@ SIZES = {"windows": "i32", "n": "i32", "H": "i32:16", "frame": "i32", "scale": "
 def variants(kind: str, small: bool) -> list[Variant]:
     narrow = kind == "bf16"
     tensors = {name: f"*{kind}" for name in ("Q", "K", "V", "O")} | {"LSE": "*fp32"}
-    constants = {"D": 64, "BD": 64, "P": 4 if small else 64, "SIDE": 64, "SMALL": small}
-    constants["PRECISION"] = "ieee" if narrow else "tf32x3"
+    constants = {"D": 64, "BD": 64, "SMALL": small, "PRECISION": "ieee" if narrow else "tf32x3"}
     name = f"{'3' if small else '256'} tokens, {'bfloat16' if narrow else 'float32'}"
     kernels = (
-        (attention._forward, {}, "forward"),
-        (attention._of_queries, {"DO": f"*{kind}", "DQ": f"*{kind}"}, "backward, queries"),
-        (attention._of_keys, {"DO": f"*{kind}", "DK": f"*{kind}", "DV": f"*{kind}"}, "backward, keys"),
+        (attention._forward, {}, "forward", 64 if narrow else 32),
+        (
+            attention._of_queries,
+            {"DO": f"*{kind}", "DQ": f"*{kind}"},
+            "backward, queries",
+            64 if narrow else 32,
+        ),
+        (attention._of_keys, {"DO": f"*{kind}", "DK": f"*{kind}", "DV": f"*{kind}"}, "backward, keys", 32),
     )
     return [
         Variant(
             kernel,
             types=tensors | more | SIZES,
-            constants=constants,
-            warps=4 if narrow else 8,
-            stages=2 if narrow else 1,
+            constants=constants | {"SIDE": side, "P": 4 if small else side},
+            warps=8,
+            stages=1,
             budget=Budget(registers=255, tensor_cores=("HMMA",), wide_loads=0.5),
-            but={90: {"tensor_cores": ("HGMMA",)}, 100: {"tensor_cores": ("UTCHMMA",)}} if narrow else {},
+            but={90: {"tensor_cores": ("HGMMA",)}, 100: {"tensor_cores": ("UTCHMMA",)}} if side == 64 else {},
             amd={"PRECISION": "ieee"},
             name=f"attention {what}, {name}",
         )
-        for kernel, more, what in kernels
+        for kernel, more, what, side in kernels
     ]
 
 
