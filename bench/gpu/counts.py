@@ -155,6 +155,16 @@ def _cem_update(g: dict[str, Any]) -> tuple[int, int]:
     return FLOAT * B * (S + 1 + (elites + 4 + kept) * T * A) + 8 * B * (elites + 1), 4 * B * elites * T * A
 
 
+def _moves(*names: str) -> Callable[[dict[str, Any]], tuple[int, int]]:
+    """Of a kernel that passes over its tensors once and computes no products: the launcher's names of them, or of lists."""
+
+    def count(g: dict[str, Any]) -> tuple[int, int]:
+        given = [g[name] if isinstance(g[name], list) else [g[name]] for name in names]
+        return _size(*(tensor for tensors in given for tensor in tensors)), 0
+
+    return count
+
+
 FORMULAS: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
     "cem_sample": _cem_sample,
     "tokens": _tokens,
@@ -166,6 +176,11 @@ FORMULAS: dict[str, Callable[[dict[str, Any]], tuple[int, int]]] = {
     "head": _mlp,
     "normalise": _normalise,
     "attention": _attention,
+    "adaln_forward": _moves("x_rows", "shift_rows", "scale_rows", "gain", "bias", "y", "statistics"),
+    "adaln_backward": _moves("inputs", "gain", "statistics", "dx", "dshift", "dscale", "parts"),
+    "adaln_add": _moves("parts", "total"),
+    "gated_forward": _moves("inputs", "out"),
+    "gated_backward": _moves("inputs", "dgate", "dy"),
     "goal_cost": _goal_cost,
     "cem_update": _cem_update,
 }

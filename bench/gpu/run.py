@@ -16,11 +16,12 @@ from bench.gpu.attention import attention
 from bench.gpu.kernels import Case, cem_sample, cem_update, goal_cost, plan, rollout
 from bench.gpu.place import Place, Size
 from bench.gpu.timing import in_turns
+from bench.gpu.training import adaln, gated_residual
 from bench.machine import header
 from bench.record import RESULTS, save
 
 FOLDER = RESULTS / "gpu"
-# In the order of the data path.
+# In the order of the data path; then training's.
 CASES: dict[str, Callable[[Place, Size], Iterator[Case]]] = {
     "cem_sample": cem_sample,
     "rollout": rollout,
@@ -28,6 +29,8 @@ CASES: dict[str, Callable[[Place, Size], Iterator[Case]]] = {
     "goal_cost": goal_cost,
     "cem_update": cem_update,
     "plan": plan,
+    "adaln": adaln,
+    "gated_residual": gated_residual,
 }
 
 

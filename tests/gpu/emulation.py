@@ -68,7 +68,8 @@ def load() -> ModuleType:
 
 @functools.cache
 def _loaded() -> ModuleType:
-    return import_module(build(), "fastwm._cuda")
+    # A name of its own: pybind11 gives what it has under a name already, nvcc's module if that was loaded before.
+    return import_module(build(), "emulated._cuda")
 
 
 def import_module(path: Path, name: str = "_cuda") -> ModuleType:

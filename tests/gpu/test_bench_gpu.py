@@ -119,6 +119,14 @@ def test_counts_of_attention() -> None:
     assert operations == 4 * inner * (3 + 4) * 3 + 2 * 6 * inner * W
 
 
+def test_counts_of_a_training_kernel() -> None:
+    """What is None is not moved."""
+    x, statistics, y = torch.ones(6, 5), torch.ones(4, 6), torch.ones(6, 5, dtype=torch.bfloat16)
+    given = {"x_rows": x, "shift_rows": x[:2], "scale_rows": x[:2], "gain": None, "bias": None, "y": y}
+    assert FORMULAS["adaln_forward"]({**given, "statistics": statistics}) == (4 * (30 + 20 + 24) + 2 * 30, 0)
+    assert FORMULAS["gated_backward"]({"inputs": [x, x], "dgate": x[:1], "dy": y})[0] == 4 * 65 + 2 * 30
+
+
 def test_counts_of_attention_of_a_few_tokens() -> None:
     """R 2, n 5, H 3, D 8 in bfloat16: causal sees 1 .. 5, frames of two tokens 2, 2, 4, 4, 5, no mask 5 each."""
     for frame, seen in ((1, 15), (2, 17), (0, 25)):
