@@ -4,6 +4,7 @@ from fastwm.reference.adaln import adaln, adaln_backward
 from fastwm.reference.attention import attention, attention_backward
 from fastwm.reference.cem_sample import cem_sample
 from fastwm.reference.cem_update import cem_update
+from fastwm.reference.frame_attention import frame_attention
 from fastwm.reference.gated_residual import gated_residual, gated_residual_backward
 from fastwm.reference.goal_cost import goal_cost
 from fastwm.reference.sigreg import sigreg
@@ -15,6 +16,7 @@ __all__ = [
     "attention_backward",
     "cem_sample",
     "cem_update",
+    "frame_attention",
     "gated_residual",
     "gated_residual_backward",
     "goal_cost",

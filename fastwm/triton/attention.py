@@ -22,10 +22,10 @@ from torch import Tensor
 from fastwm.engine.cuda.device import start
 from fastwm.triton.rollout.dense import power, precision
 
-SIDES = {
-    torch.float32: 32,
-    torch.bfloat16: 64,
-}  # of a tile: three tf32 parts of every operand take more registers
+
+def side(dtype: torch.dtype, D: int) -> int:
+    """Of a tile: three tf32 parts of every operand take more registers."""
+    return 64 if dtype == torch.bfloat16 else 32 if D <= 64 else 16
 
 
 @triton.jit
@@ -186,10 +186,10 @@ def _of_keys(
 
 def forward(q: Tensor, k: Tensor, v: Tensor, frame_tokens: int, scale: float) -> tuple[Tensor, Tensor]:
     """q, k, v [R, n, H, D] -> [R, n, H, D] and the logarithm of the softmax's sums float32 [R, H, n]."""
-    R, n, H, _ = q.shape
+    R, n, H, D = q.shape
     o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty((R, H, n), dtype=torch.float32, device=q.device)
-    grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale, SIDES[q.dtype])
+    grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale, side(q.dtype, D))
     start("attention_forward", lambda: _forward[grid](q, k, v, o, lse, *sizes, **constants))
     return o, lse
 
@@ -201,28 +201,34 @@ def backward(
     gradient = gradient.contiguous()
     dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(3))
     saved = (q, k, v, o, lse, gradient)
-    for name, kernel, out, side in (
-        ("attention_backward_queries", _of_queries, (dq,), SIDES[q.dtype]),
-        ("attention_backward_keys", _of_keys, (dk, dv), 32),  # two sums, and so half a tile
+    D = q.shape[-1]
+    for name, kernel, out, rows in (
+        ("attention_backward_queries", _of_queries, (dq,), side(q.dtype, D)),
+        (
+            "attention_backward_keys",
+            _of_keys,
+            (dk, dv),
+            min(32, side(q.dtype, D)),
+        ),  # two sums, and so half a tile
     ):
-        grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale, side)
+        grid, sizes, constants = _launch(q, k, v, o, frame_tokens, scale, rows)
         start(name, functools.partial(kernel[grid], *saved, *out, *sizes, **constants))
     return dq, dk, dv
 
 
 def _launch(
-    q: Tensor, k: Tensor, v: Tensor, o: Tensor, frame_tokens: int, scale: float, side: int
+    q: Tensor, k: Tensor, v: Tensor, o: Tensor, frame_tokens: int, scale: float, rows: int
 ) -> tuple[tuple[int, ...], tuple[int | float, ...], dict[str, object]]:
     R, n, H, D = q.shape
     P = triton.next_power_of_2(n)
-    small = side >= P
-    grid = (triton.cdiv(R * H, side // P),) if small else (R * H, triton.cdiv(n, side))
+    small = rows >= P
+    grid = (triton.cdiv(R * H, rows // P),) if small else (R * H, triton.cdiv(n, rows))
     strides = [stride for x in (q, k, v, o) for stride in x.stride()[:3]]
     constants: dict[str, object] = {
         "D": D,
         "BD": power(D),
-        "P": P if small else side,
-        "SIDE": side,
+        "P": P if small else rows,
+        "SIDE": rows,
         "SMALL": small,
         "PRECISION": precision(q.dtype),
         "num_warps": 8,
