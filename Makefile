@@ -7,6 +7,8 @@ PYTHON ?= python3
 # that pyproject.toml allows. The peers' torch is the one that torchvision's wheels on the package index are built for.
 TORCH ?= torch==2.13.0
 PEERS_TORCH ?= torch==2.14.1 torchvision==0.29.1
+# Its metadata asks for Python 3.12 and another triton; it runs the versions here (CONTRIBUTING.md).
+TTSEM ?= ttsem==0.1.0
 
 VENV := .venv
 PEERS := .venv-peers
@@ -17,12 +19,14 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 BUILD_TOOLS := scikit-build-core pybind11 cmake ninja
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LADDER_ARGS ?=
 
-.PHONY: help install demo test test-peers test-wheel lint format wheel bench clean
+.PHONY: help install demo test test-gpu test-peers test-wheel lint format wheel bench clean
 
 help:
 	@echo 'make demo        train a world model from pixels, plan with it, write runs/demo/report.html'
-	@echo 'make test        all tests but the peers (PYTEST_ARGS="-k rollout" for some)'
+	@echo 'make test        all tests but the peers and the GPU (PYTEST_ARGS="-k rollout" for some)'
+	@echo 'make test-gpu    the kernels of the GPU, proven without one (LADDER_ARGS="--rung interpreter" for some; 1 GB)'
 	@echo 'make test-peers  parity with stable-worldmodel, in an environment of its own (gigabytes)'
 	@echo 'make test-wheel  build a wheel, install it in a clean environment without a compiler, run it'
 	@echo 'make lint        ruff, mypy, clang-format; `make format` rewrites'
@@ -36,7 +40,10 @@ demo: $(VENV)/installed
 	$(BIN)/fastwm demo
 
 test: $(VENV)/installed
-	$(BIN)/pytest -m "not peers" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "not peers and not gpu" $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/gpu
+	$(BIN)/python tests/gpu/ladder.py $(LADDER_ARGS)
 
 test-peers: $(PEERS)/installed
 	$(PEERS)/bin/pytest -m peers $(PYTEST_ARGS)
@@ -45,12 +52,12 @@ lint: $(VENV)/linters
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format --dry-run -Werror $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 format: $(VENV)/linters
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $$(git ls-files 'csrc/*.h' 'csrc/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu' '*.cuh')
 
 bench: $(PEERS)/measured
 	$(PEERS)/bin/python -m bench.run $(BENCH_ARGS)
@@ -85,6 +92,13 @@ $(VENV)/torch: Makefile
 
 $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test]'
+	@touch $@
+
+# nvcc comes from pip where PATH has none.
+$(VENV)/gpu: $(VENV)/installed
+	command -v nvcc >/dev/null || $(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[cuda-build]'
+	FASTWM_CUDA=ON $(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,gpu-test]'
+	$(BIN)/python $(PIP_INSTALL) --no-deps --ignore-requires-python $(TTSEM)
 	@touch $@
 
 $(VENV)/linters: $(VENV)/installed

@@ -534,3 +534,10 @@ def test_recommended_takes_options_of_the_search_and_of_the_planner() -> None:
     assert (changed.horizon, changed.cost, changed.fallback) == (4, GoalDistance(), "zero")
     with pytest.raises(TypeError, match="modes"):
         Planner.recommended(tiny, modes=3)
+
+
+@pytest.mark.parametrize("name", ["engine", "optimizer", "cost"])
+def test_what_a_planner_was_made_for_cannot_be_changed(name: str) -> None:
+    planner = Planner(engine(), CEM(iterations=2), T)
+    with pytest.raises(AttributeError, match=f"{name} of a Planner cannot be changed"):
+        setattr(planner, name, getattr(planner, name))

@@ -40,6 +40,12 @@ def members(count: int = M, **options) -> list[TinyEngine]:
     return engines
 
 
+def on(device: str) -> TinyEngine:
+    engine = TinyEngine(A, E)
+    engine.device = torch.device(device)
+    return engine
+
+
 def problem() -> tuple[dict[str, Tensor], Tensor]:
     return tiny_engine.problem(B, frames=2, A=A, E=E)
 
@@ -89,6 +95,7 @@ def test_the_time_is_shared_by_the_members_that_still_have_to_run() -> None:
         (lambda: Ensemble([TinyEngine(A, E), "x"]), TypeError, r"engines\[1\] is str"),
         (lambda: Ensemble([TinyEngine(A, E), TinyEngine(A, E + 1)]), ValueError, r"engines\[1\] has embed_dim 6, expected 5"),
         (lambda: Ensemble([TinyEngine(A, E), TinyEngine(A + 1, E)]), ValueError, "action_dim 3, expected 2"),
+        (lambda: Ensemble([on("cuda:0"), on("cuda:1")]), ValueError, r"\['cuda:0', 'cuda:1'\], expected one device"),
         (lambda: Risk(3), TypeError, "cost is int"),
         (lambda: Risk(Risk(GoalDistance())), ValueError, "a single model's latents"),
         (lambda: Risk(GoalDistance(), "best"), ValueError, "measure is 'best'"),

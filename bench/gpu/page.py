@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.gpu import launches
+from bench.gpu import choices, launches
 from bench.gpu.counts import Started, Work, total
 from bench.gpu.place import ROOT, Size
 from bench.gpu.run import FOLDER
@@ -104,7 +104,7 @@ def page() -> str:
             "No part of a rollout, at the sizes of one:\n",
             *_kernels(size, others[size], code, times),
         ]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, "", *choices.lines()]) + "\n"
 
 
 def _launches(theirs: launches.Launches, ours: launches.Launches) -> Iterator[str]:

@@ -39,6 +39,9 @@ class Ensemble:
         backends = {getattr(engine, "backend", "cpu") for engine in self.engines}
         if len(backends) > 1:
             raise ValueError(f"engines have backends {sorted(backends)}, expected one")
+        devices = {str(getattr(engine, "device", "cpu")) for engine in self.engines}
+        if len(devices) > 1:
+            raise ValueError(f"engines are on {sorted(devices)}, expected one device")
         self.backend, self.device = backends.pop(), getattr(first, "device", torch.device("cpu"))
 
     @property

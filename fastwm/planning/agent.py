@@ -88,7 +88,7 @@ class Agent:
             self._memory = self.plan = None
             return None
         B = len(memory.frames)
-        chosen = torch.as_tensor(environments)
+        chosen = torch.as_tensor(environments, device="cpu")
         if chosen.dtype == torch.bool and chosen.shape == (B,):
             chosen = chosen.nonzero()[:, 0]
         chosen = chosen.to(torch.int64) if chosen.numel() == 0 else chosen
@@ -100,7 +100,7 @@ class Agent:
             raise ValueError(
                 f"environments is {chosen.tolist()}, expected numbers from 0 to {B - 1} or a mask of {B}"
             )
-        fresh = torch.zeros(B, dtype=torch.bool).index_fill(0, chosen.long(), True)
+        fresh = torch.zeros(B, dtype=torch.bool, device="cpu").index_fill(0, chosen.long(), True)
         self._memory = _where(fresh, self._start(B), memory)
         return fresh
 
@@ -152,7 +152,7 @@ class Agent:
         frames = (memory.frames + 1).clamp(max=self.history)
         seen = dataclasses.replace(memory, latents=latents, frames=frames, goals=goals, reached=reached)
         ready, self.plan = self._replan(seen, target, clock)
-        block = ready.plan[torch.arange(B), ready.executed]  # [B, A]
+        block = ready.plan[torch.arange(B, device="cpu"), ready.executed]  # [B, A]
         self._memory = dataclasses.replace(
             ready,
             blocks=torch.cat([memory.blocks[:, 1:], block[:, None]], dim=1),
@@ -164,17 +164,17 @@ class Agent:
     def _start(self, B: int) -> Memory:
         engine, history = self.planner.engine, self.history
         return Memory(
-            latents=torch.zeros(B, history, engine.embed_dim, dtype=torch.float32),
-            blocks=torch.zeros(B, history, engine.action_dim, dtype=torch.float32),
-            frames=torch.zeros(B, dtype=torch.int64),
+            latents=torch.zeros(B, history, engine.embed_dim, dtype=torch.float32, device="cpu"),
+            blocks=torch.zeros(B, history, engine.action_dim, dtype=torch.float32, device="cpu"),
+            frames=torch.zeros(B, dtype=torch.int64, device="cpu"),
             plan=engine.action_mean.repeat(B, self.planner.horizon, 1),
             std=(self.planner.optimizer.std * engine.action_std).repeat(B, self.planner.horizon, 1),
             kept=None,
-            tries=torch.zeros(B, dtype=torch.bool),
-            planned=torch.zeros(B, dtype=torch.bool),
-            executed=torch.full((B,), self.replan_every),
+            tries=torch.zeros(B, dtype=torch.bool, device="cpu"),
+            planned=torch.zeros(B, dtype=torch.bool, device="cpu"),
+            executed=torch.full((B,), self.replan_every, device="cpu"),
             goals=None,
-            reached=torch.zeros(B, dtype=torch.int64),
+            reached=torch.zeros(B, dtype=torch.int64, device="cpu"),
         )
 
     def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Memory, Plan | None]:
@@ -208,7 +208,7 @@ class Agent:
         Of new goals those are that the target says, or none.
         """
         assert target.latents is not None
-        rows, last = torch.arange(len(frame)), target.latents.shape[1] - 1
+        rows, last = torch.arange(len(frame), device="cpu"), target.latents.shape[1] - 1
         reached = torch.zeros_like(memory.reached) if target.reached is None else target.reached
         if memory.goals is not None and memory.goals.shape == target.latents.shape:
             same = (memory.goals == target.latents).flatten(1).all(1)

@@ -98,7 +98,7 @@ class AsyncAgent(Agent):
         assert memory is not None
         time = Clock(None if self.period is None else self.period - clock.elapsed)
         future = self._thread.submit(self._plan_ahead, memory, target, time)
-        self._ahead = _Ahead(future, target, torch.ones(len(memory.frames), dtype=torch.bool))
+        self._ahead = _Ahead(future, target, torch.ones(len(memory.frames), dtype=torch.bool, device="cpu"))
         return action
 
     def _replan(self, memory: Memory, target: Goal, clock: Clock) -> tuple[Memory, Plan | None]:

@@ -32,6 +32,7 @@ class Clock:
         self._deadline = math.inf if deadline is None or deadline >= YEAR else float(deadline)
         self.cut_short = False
         self.times: list[float] = []  # of each iteration, seconds
+        self._once = 0.0
 
     @property
     def elapsed(self) -> float:
@@ -70,6 +71,10 @@ class Clock:
         left = self.left
         return None if left is None else left / parts
 
+    def once(self, seconds: float) -> None:
+        """Of the iteration that runs, what no later one will take again, such as a compilation: it is no part of its time."""
+        self._once += seconds
+
     def iterations(self, count: int, expected: float = 0.0) -> Iterator[int]:
         """0 .. count-1, each only while the slowest iteration so far, and `expected` seconds, would still end in time."""
         for iteration in range(count):
@@ -77,10 +82,11 @@ class Clock:
             if started + max([expected, *self.times]) > self._deadline or started >= self._deadline:
                 self.cut_short = True
                 return
+            self._once = 0.0
             try:
                 yield iteration
             finally:  # also where the search ends by itself
-                self.times.append(self.elapsed - started)
+                self.times.append(self.elapsed - started - self._once)
 
     def stats(self) -> dict[str, float]:
         """Median and 99th percentile of the iterations' times, seconds; 0 where none ran."""

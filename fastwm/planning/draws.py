@@ -37,7 +37,7 @@ def make_draws(
     numbers of that shape.
     """
     B = shape[1]
-    streams = torch.arange(B) if environments is None else torch.as_tensor(environments)
+    streams = torch.as_tensor(range(B) if environments is None else environments, device="cpu")
     if streams.is_floating_point() or streams.is_complex() or streams.dtype == torch.bool:
         raise TypeError(f"environments holds {streams.dtype}, expected integers")
     if streams.shape != (B,):

@@ -130,7 +130,7 @@ class _ArrayCost(Cost):
 
 def _per_action(name: str, value: float | Sequence[float], count: int) -> Tensor:
     """A number, or one per action, as [A]."""
-    found = torch.as_tensor(value, dtype=torch.float32)
+    found = torch.as_tensor(value, dtype=torch.float32, device="cpu")
     if found.shape not in ((), (count,)) or not found.isfinite().all():
         raise ValueError(f"{name} is {value!r}, expected a finite number or {count} of them")
     return found.expand(count).clone()

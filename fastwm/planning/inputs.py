@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastwm.ops._check import from_array, readable
@@ -45,7 +46,7 @@ class Dynamics(Protocol):
 
 
 def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
-    """`value` as finite float32 of `shape`, where None is any size. Raises TypeError or ValueError naming the
+    """`value` as finite float32 of `shape` on the CPU, where None is any size. Raises TypeError or ValueError naming the
     argument."""
     if isinstance(value, np.ndarray):
         value = from_array(name, value)
@@ -58,7 +59,7 @@ def numbers(name: str, value: object, shape: tuple[int | None, ...]) -> Tensor:
         size not in (None, got) for size, got in zip(shape, value.shape, strict=True)
     ):
         raise ValueError(f"{name} has shape {tuple(value.shape)}, expected ({expected})")
-    value = value.detach().float()
+    value = value.detach().to("cpu", torch.float32)
     if not value.isfinite().all():
         raise ValueError(f"{name} holds numbers that are not finite in float32")
     return value

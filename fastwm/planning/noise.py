@@ -11,7 +11,8 @@ from torch import Tensor
 @functools.lru_cache(maxsize=64)
 def autoregressive(T: int, correlation: float) -> Tensor:
     """Factor [T, T] of the AR(1) process n_t = r n_(t-1) + sqrt(1 - r^2) e_t: covariance r^|t - s|."""
-    distance = (torch.arange(T)[:, None] - torch.arange(T)).double()
+    step = torch.arange(T, device="cpu")  # whatever the caller's default is
+    distance = (step[:, None] - step).double()
     return _factor(correlation ** distance.abs())
 
 
@@ -22,7 +23,7 @@ def power_law(T: int, exponent: float) -> Tensor:
     Raises ValueError for an exponent that leaves too little noise at some frequency for float64 to tell from none.
     Frequency 0 has the power of the lowest other one. As of iCEM (Pinneri et al., arXiv:2008.06389).
     """
-    frequency = torch.fft.fftfreq(T, dtype=torch.float64).abs()
+    frequency = torch.fft.fftfreq(T, dtype=torch.float64, device="cpu").abs()
     frequency[0] = 1 / T
     power = frequency**-exponent
     row = torch.fft.ifft(power / power.mean()).real  # of the circulant covariance
@@ -31,8 +32,8 @@ def power_law(T: int, exponent: float) -> Tensor:
 
 def held(factor: Tensor, steps: int, count: int) -> Tensor:
     """Factor [count, count] of noise whose draws, of `factor`, are each held for as many steps."""
-    draw = torch.arange(count) // steps
-    columns = (torch.arange(len(factor)) * steps)[None].expand(count, -1)
+    draw = torch.arange(count, device="cpu") // steps
+    columns = (torch.arange(len(factor), device="cpu") * steps)[None].expand(count, -1)
     return factor.new_zeros(count, count).scatter(1, columns, factor[draw])
 
 

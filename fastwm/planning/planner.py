@@ -93,6 +93,11 @@ class Planner:
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in ("engine", "optimizer", "cost") and name in self.__dict__:
+            raise AttributeError(f"{name} of a Planner cannot be changed: make another Planner")
+        super().__setattr__(name, value)
+
     @classmethod
     def recommended(
         cls,
@@ -273,7 +278,7 @@ class Planner:
         seed: int,
     ) -> tuple[Tensor, Tensor]:
         """The policy's part of a plan: the first mean [B, T, A] and candidates [B, n, T, A]."""
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator("cpu").manual_seed(seed)
         mean = continued(policy, self.model, context, past_actions, goal, begun, self.horizon, random)
         seeds = propose(
             policy,

@@ -311,7 +311,7 @@ def _numbers(name: str, bound: float | Sequence[float] | None) -> float | tuple[
 
 
 def _in_order(low: float | Sequence[float], high: float | Sequence[float]) -> bool:
-    lows, highs = torch.tensor(low), torch.tensor(high)
+    lows, highs = (torch.tensor(bound, device="cpu") for bound in (low, high))
     if lows.dim() and highs.dim() and len(lows) != len(highs):
         raise ValueError(f"low has {len(lows)} numbers and high {len(highs)}, expected as many")
     return bool((lows <= highs).all())
@@ -342,7 +342,7 @@ def _factor(
     elif exponent:
         factor = noise.power_law(draws, exponent)
     elif hold > 1:
-        factor = torch.eye(draws, dtype=torch.float32)
+        factor = torch.eye(draws, dtype=torch.float32, device="cpu")
     else:
         return None
     return (factor if hold == 1 else noise.held(factor, hold, count)).to(device)

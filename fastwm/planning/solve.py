@@ -25,7 +25,7 @@ from fastwm.planning.sampling import Sampling
 from fastwm.planning.search import Found, Iteration, search
 
 CPU = torch.device("cpu")
-GRAPHS = 8  # kept at most, each with the memory of a rollout; the oldest goes
+GRAPHS = 8  # kept, each with the memory of a rollout; the oldest goes. More where one search alone needs more
 
 
 class Problem(NamedTuple):
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
     def parts(self, count: int) -> list[Problem]:
         """The environments shared out evenly, in their order."""
-        where = torch.arange(len(self.mean)).tensor_split(count)
+        where = torch.arange(len(self.mean), device="cpu").tensor_split(count)
         noise = [None if self.noise is None else self.noise[:, rows] for rows in where]
         whole = self._replace(noise=None)
         return [whole.map(lambda x, r=r: x[r])._replace(noise=n) for r, n in zip(where, noise, strict=True)]  # type: ignore[misc]
@@ -70,6 +70,10 @@ class Solver:
             self._gpu = engine.device  # type: ignore[attr-defined]
         self._lock = threading.Lock()
         self._graphs: dict[tuple[Any, ...], _Captured] = {}
+        self._most = GRAPHS
+        if self._gpu is not None:  # `decay` makes the iterations' shapes others
+            shapes = {optimizer.population(iteration) for iteration in range(optimizer.iterations)}
+            self._most = max(GRAPHS, len(shapes))
 
     def solve(
         self,
@@ -87,7 +91,7 @@ class Solver:
         from fastwm.engine.cuda import device as gpu  # a GPU's modules are imported where there is one
 
         device = self._gpu
-        count = torch.arange(self.optimizer.iterations)
+        count = torch.arange(self.optimizer.iterations, device="cpu")
         problem = problem._replace(counters=torch.stack([torch.full_like(count, seed), count], dim=1))
         with self._lock, gpu.on(device):
             placed = problem.map(lambda tensor: tensor.to(device))
@@ -99,6 +103,7 @@ class Solver:
                     ("search", *placed.shapes),
                     lambda given: self._search(given, seed, begun, Clock(None)),
                     placed,
+                    clock,
                 )
                 found = found._replace(graph="search")
             else:
@@ -164,21 +169,25 @@ class Solver:
                 return actions.new_full(actions.shape[:2], torch.nan)
             given = (actions, context, past, *goal)
             shapes = (None if value is None else tuple(value.shape) for value in given)
-            cost = self._captured(("evaluation", *shapes), work, given)
+            cost = self._captured(("evaluation", *shapes), work, given, clock)
             gpu.synchronise(actions.device)
             return cost
 
         return evaluate
 
-    def _captured(self, key: tuple[Any, ...], work: Callable[[Any], Any], given: Any) -> Any:
+    def _captured(self, key: tuple[Any, ...], work: Callable[[Any], Any], given: Any, clock: Clock) -> Any:
         """work(given) by a graph of its own, captured where there is none yet: the graph's own memory, until it runs again."""
-        graph = self._graphs.pop(key, None)
-        if graph is None:
-            while len(self._graphs) >= GRAPHS:
-                self._graphs.pop(next(iter(self._graphs)))
-            graph = _Captured(work, given)
-        self._graphs[key] = graph  # the youngest
-        return graph(given)
+        # What a graph reads is written to by later plans, which inference mode would forbid all that are not in it.
+        with torch.inference_mode(False), torch.no_grad():
+            graph = self._graphs.pop(key, None)
+            if graph is None:
+                while len(self._graphs) >= self._most:
+                    self._graphs.pop(next(iter(self._graphs)))
+                begun = clock.elapsed
+                graph = _Captured(work, given)
+                clock.once(clock.elapsed - begun)
+            self._graphs[key] = graph  # the youngest
+            return graph(given)
 
 
 class _Captured:

@@ -33,6 +33,7 @@ SIZES = {  # B, S, T, K: grows, slides, shares context frames, and all of them
     "growing": (2, 5, 3, 1),
     "sliding": (1, 3, 5, 1),
     "context": (2, 3, 5, 3),
+    "more context than candidates": (1, 1, 1, 3),
 }
 
 

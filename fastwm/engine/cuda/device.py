@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from fastwm.engine.backend import cuda_module
 
 _emulating = contextvars.ContextVar("emulating", default=False)
 Kernel = Callable[[], object]
+_TURN = threading.Lock()  # Triton's interpreter runs one kernel at a time in a process
 # Called with the name of every kernel that is started and with what starts it; gives back what is to be called instead.
 # Counts launches, records graphs.
 watchers: list[Callable[[str, Kernel], Kernel]] = []
@@ -25,9 +28,16 @@ watchers: list[Callable[[str, Kernel], Kernel]] = []
 
 def start(name: str, kernel: Kernel) -> None:
     """Start a kernel, a Triton one for instance, where `watchers` see it."""
-    for watch in watchers:
+    if _emulating.get():
+        kernel = functools.partial(_alone, kernel)
+    for watch in tuple(watchers):  # other threads come and go
         kernel = watch(name, kernel)
     kernel()
+
+
+def _alone(kernel: Kernel) -> None:
+    with _TURN:
+        kernel()
 
 
 class Launch(NamedTuple):

@@ -7,6 +7,7 @@ for the device is refused, as a capture refuses it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -17,6 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from fastwm.engine.cuda import device as devices
 from fastwm.engine.cuda.device import Kernel
+
+_ONE = threading.Lock()  # PyTorch captures one graph at a time in a process
 
 
 class Graph(Protocol):
@@ -35,17 +38,18 @@ def capture(work: Callable[[], Any], device: torch.device) -> tuple[Graph, Any]:
         work()
         recording = Recording()
         return recording, recording.record(work)
-    side = torch.cuda.Stream(device)
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        work()
-    torch.cuda.current_stream(device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(
-        graph, capture_error_mode="thread_local"
-    ):  # other threads may plan on other devices
-        result = work()
-    return graph, result
+    with _ONE:
+        # A stream of this device: PyTorch's own for captures is one of the device that captured first.
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            work()
+        torch.cuda.current_stream(device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads, which plan or train meanwhile, may allocate memory and wait for the device.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            result = work()
+        return graph, result
 
 
 class Recording(TorchDispatchMode):
@@ -53,6 +57,7 @@ class Recording(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
+        self._thread = threading.get_ident()
         self._steps: list[Kernel] = []
         self._memory: list[object] = []  # keeps what kernels have addresses of
         self.kernels: list[str] = []  # names of fastwm's, in order
@@ -73,6 +78,9 @@ class Recording(TorchDispatchMode):
             step()
 
     def _started(self, name: str, kernel: Kernel) -> Kernel:
+        if threading.get_ident() != self._thread:
+            return kernel  # another plan's
+
         def alone() -> None:
             with _disable_current_modes():  # what an interpreted kernel does inside is its own
                 kernel()

@@ -118,7 +118,8 @@ class DevicePredictor:
         past = self._modulate(past_actions.transpose(0, 1)) if K > 1 else None  # [K-1, B, L 6 W]
         keys_values = self._empty(len(spec.layers), own, R, 2 * spec.heads * spec.head_dim, kind=self._kind)
         latents = self._empty(R, T, E)
-        scratch = mlp_scratch(R * own, max(spec.width, E), self.device)
+        most = max(R * own, B * (K - 1))  # rows at once: of candidates' tokens, or of context frames
+        scratch = mlp_scratch(most, max(spec.width, E), self.device)
         prefix: Tensor | None = None  # [L, shared, B, 2 H D]
         shared = 0
         for t in range(T):

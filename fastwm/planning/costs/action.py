@@ -16,6 +16,8 @@ from fastwm.planning.goal import Goal
 class ActionPenalty(Cost):
     """Sum over the horizon of the squared actions, in environment units."""
 
+    foreign = False
+
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
         return _squared(actions, threads)
 
@@ -33,6 +35,8 @@ class Smoothness(Cost):
     """
 
     steps: int = 1
+
+    foreign = False
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:

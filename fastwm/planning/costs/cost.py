@@ -19,15 +19,15 @@ Needs = frozenset[Literal["latents", "state"]]
 class Cost:
     """One number per candidate. A cost of your own is a subclass with `__call__`, or a function (see `Function`).
 
+    foreign: a graph does only what it did on the GPU when it was captured: no waiting, no numbers of the host that change.
+    A cost of your own may say False where that is all that it does.
     keep: the latents that are read: "last", those after the last block, or "all". needs: what the goal has to have.
     """
 
     keep: Literal["last", "all"] = "last"
     needs: Needs = frozenset()
     constrained: bool = False  # whether `violation` says something
-    foreign: bool = (
-        False  # whether it calls a function of the user's, which a CUDA graph may not be able to hold
-    )
+    foreign: bool = True  # whether it runs code of the user's, which a CUDA graph may not be able to hold
 
     def __call__(self, latents: Tensor, actions: Tensor, goal: Goal, *, threads: int = 1) -> Tensor:
         """latents [B, S, E] (keep "last") or [B, S, T, E] ("all"), actions [B, S, T, A] in environment units -> cost [B, S]"""
