@@ -130,3 +130,18 @@ def test_programs_that_share_nothing_do_not_race(triton_device, monkeypatch) -> 
     with guard():
         found = run(spec, triton_device, "float32", *inputs)
     assert_close("alone", found, specs.torch_rollout(spec, "float32", *inputs), specs.truth(spec, *inputs))
+
+
+@pytest.mark.parametrize(
+    ("width", "dtype", "stages"),
+    [
+        (192, "bfloat16", 2),
+        (256, "bfloat16", 2),
+        (320, "bfloat16", 1),
+        (768, "bfloat16", 1),
+        (192, "float32", 1),
+    ],
+)
+def test_the_weights_of_wide_predictors_fit_in_shared_memory(width: int, dtype: str, stages: int) -> None:
+    """At 768 two stages took 250 KB, which no GPU has: the launch would have been refused."""
+    assert mlp.stages(2 * width // 64, schedule.DTYPES[dtype]) == stages

@@ -157,9 +157,7 @@ def _start(
     scratch: tuple[Tensor, Tensor],
 ) -> None:
     (rows, W), (N, M) = x.shape, fc2[0].shape
-    BM, stages = (
-        (16, 1) if fc1[0].dtype == torch.float32 else (32, 2)
-    )  # no spilled register, 99 KB of shared memory
+    BM = 16 if fc1[0].dtype == torch.float32 else 32  # no spilled register at LeWM's sizes
     BC, BH = min(64, power(max(W, N))), min(64, power(M))
     part = triton.cdiv(triton.cdiv(M, PARTS), BH) * BH
     tiles = triton.cdiv(rows, BM)
@@ -174,6 +172,15 @@ def _start(
             rows, modulation.stride(0), out.stride(0) if last is None else last.stride(0), out.stride(0), M, N,
             W=W, AFFINE=affine is not None, RESIDUAL=last is not None, ACTIVATION=activation,
             PRECISION=precision(fc1[0].dtype), PART=part, PARTS=PARTS, SHARE=share,
-            BM=BM, BH=BH, BC=BC, NC=triton.cdiv(W, BC), NN=triton.cdiv(N, BC), num_warps=warps(fc1[0].dtype), num_stages=stages,
+            BM=BM, BH=BH, BC=BC, NC=triton.cdiv(W, BC), NN=triton.cdiv(N, BC), num_warps=warps(fc1[0].dtype),
+            num_stages=stages(triton.cdiv(W, BC) + triton.cdiv(N, BC), fc1[0].dtype),
         ),
     )  # fmt: skip
+
+
+def stages(pieces: int, dtype: torch.dtype) -> int:
+    """How many iterations' weights a program holds in shared memory: as many as leave it below 99 KB, what every GPU has.
+
+    pieces: of fc1 and fc2, 8 KB each in bfloat16. With two stages 24 pieces, a width of 768, take 250 KB, which no GPU has.
+    """
+    return 2 if dtype != torch.float32 and pieces <= 8 else 1
