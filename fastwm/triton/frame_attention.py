@@ -1,8 +1,8 @@
 """Attention of a candidate's newest frames to what came before, for models with hundreds of tokens a frame (DINO-WM: 196,
 V-JEPA 2-AC: 258), where keys and values of earlier frames are kept and those of context frames are stored once per environment.
 
-One program has 64 queries (32 or 16 in float32) of one candidate and head. It passes first over the context's keys, which all of its
-queries see, then over the candidate's own up to the last frame that its queries see; the softmax is kept online
+One program has 64 queries (32 or 16 in float32) of one candidate and head. It passes first over the context's keys, which all
+of its queries see, then over the candidate's own up to the last frame that its queries see; the softmax is kept online
 (arXiv:2307.08691), scores are never written. Neighbouring programs are tiles of one candidate: they find its keys in L2, as
 candidates of an environment find the context's.
 """
