@@ -55,24 +55,45 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.fastwm.frame_attention.default, (*tensors, frame_tokens, 0.5))
 
 
-def test_candidates_in_parts_of_a_budget() -> None:
+def test_candidates_that_a_budget_holds() -> None:
     assert chunk_candidates(300, 7, 100) == 14
     assert chunk_candidates(300, 700, 100) == 1
     assert chunk_candidates(3, 7, 100) == 3
-    given = arguments(shared=0)
-    frame_tokens = given.pop("frame_tokens")
+    for wrong in ((0, 1, 1), (1, 0, 1), (1, 1, 0)):
+        with pytest.raises(ValueError, match="expected at least 1"):
+            chunk_candidates(*wrong)
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_candidates_in_parts_keep_their_environment(shared: int) -> None:
+    """Three environments of four candidates: parts end within one, at its end, and after two."""
+    shapes = [(12, N, 2, 5), (12, 2 * N, 2, 5), (12, 2 * N, 2, 5), *[(3, shared * N, 2, 5)] * 2]
+    given = [random(*shape, seed=i) for i, shape in enumerate(shapes) if shape[1]]
+    sizes: list[int] = []
 
     def one(*tensors):  # type: ignore[no-untyped-def]
-        return ops.frame_attention(*tensors, frame_tokens=frame_tokens)
+        sizes.append(len(tensors[0]))
+        return ops.frame_attention(*tensors, frame_tokens=N)
 
-    whole = one(*given.values())
-    for chunk in (1, 3, 9):
-        torch.testing.assert_close(in_chunks(one, *given.values(), chunk=chunk), whole, rtol=1e-6, atol=1e-6)
-    for arguments_ in ((0, 1, 1), (1, 0, 1), (1, 1, 0)):
-        with pytest.raises(ValueError, match="expected at least 1"):
-            chunk_candidates(*arguments_)
+    whole = one(*given)
+    for chunk in (1, 2, 3, 4, 5, 9, 12, 40):
+        sizes.clear()
+        found = in_chunks(one, *given, chunk=chunk)
+        torch.testing.assert_close(found, whole, rtol=1e-6, atol=1e-6)
+        assert max(sizes) <= chunk
+        if shared and chunk == 9:
+            assert sizes == [8, 4]
+
+
+def test_parts_of_nothing_or_of_no_environment_are_refused() -> None:
+    x = torch.zeros
+    for tensors in ((), (x(0, 2),), (x(4, 2), x(3, 2)), (x(8, 2), x(4, 2), x(2, 2))):
+        with pytest.raises(
+            ValueError, match=r"tensors have .* rows, expected R candidates or B environments"
+        ):
+            in_chunks(lambda *parts: parts[0], *tensors, chunk=2)
     with pytest.raises(ValueError, match="chunk is 0"):
-        in_chunks(one, whole, chunk=0)
+        in_chunks(lambda part: part, x(4, 2), chunk=0)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -108,8 +108,33 @@ def chunk_candidates(candidates: int, bytes_each: int, budget: int) -> int:
 
 
 def in_chunks(function: Callable[..., Tensor], *tensors: Tensor, chunk: int) -> Tensor:
-    """function(*tensors) [S, ...], made of at most `chunk` of the S candidates at a time: tensors [S, ...] each."""
+    """function(*tensors) [R, ...], made of at most `chunk` of the R candidates at a time.
+
+    tensors [R, ...], or [B, ...] of what the R / B candidates of an environment share, one environment's after another's: a
+    part is some candidates of one environment or all of several. Whatever differs between environments must be among
+    `tensors`: what `function` takes from elsewhere stays whole. Raises ValueError naming the argument.
+    """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}, expected at least 1")
-    parts = zip(*(tensor.split(chunk) for tensor in tensors), strict=True)
-    return torch.cat([function(*part) for part in parts])
+    rows = [len(tensor) for tensor in tensors]
+    R, B = max(rows, default=0), min(rows, default=0)
+    if B < 1 or R % B or not set(rows) <= {R, B}:
+        raise ValueError(
+            f"tensors have {rows} rows, expected R candidates or B environments each, R a multiple of B"
+        )
+    each = R // B
+    results = []
+    for first, end in _parts(R, each, chunk):
+        environments = slice(first // each, (end - 1) // each + 1)
+        part = (x[first:end] if len(x) == R else x[environments] for x in tensors)
+        results.append(function(*part))
+    return torch.cat(results)
+
+
+def _parts(R: int, each: int, chunk: int) -> Iterator[tuple[int, int]]:
+    """Parts [first, end) of at most `chunk` of R candidates, `each` an environment: whole environments, or within one."""
+    whole = chunk >= each
+    step, group = (chunk // each * each, R) if whole else (chunk, each)
+    for begun in range(0, R, group):
+        for first in range(begun, begun + group, step):
+            yield first, min(first + step, begun + group)

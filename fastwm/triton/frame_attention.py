@@ -5,9 +5,14 @@ One program has 64 queries (32 or 16 in float32) of one candidate and head. It p
 of its queries see, then over the candidate's own up to the last frame that its queries see; the softmax is kept online
 (arXiv:2307.08691), scores are never written. Neighbouring programs are tiles of one candidate: they find its keys in L2, as
 candidates of an environment find the context's.
+
+A launch tells the compiler which integers are multiples of 16, and no more: with heads of 88 it would load number by number.
+So strides between heads are counted in STEP numbers, a constant, from which it knows that 16 bytes may be loaded at once.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import triton
@@ -44,30 +49,30 @@ def _frame_attention(
     Q, K, V, SHARED_K, SHARED_V, O, H, new, own, shared, each, N, scale,
     q_row, q_token, q_head, k_row, k_token, k_head, v_row, v_token, v_head,
     sk_row, sk_token, sk_head, sv_row, sv_token, sv_head,
-    D: tl.constexpr, BD: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr,
+    STEP: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, SIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     row, head = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
     environment = row // each
     token = tl.program_id(1) * SIDE + tl.arange(0, SIDE)
     real = token < new
     asks = (own - new + token) // N  # the frame of a query, among its candidate's own
-    q = _tile(Q, row * q_row + head * q_head, token, q_token, real, D, BD)
+    q = _tile(Q, row * q_row + head * (q_head * STEP), token, q_token, real, D, BD)
     best = tl.full([SIDE], -1e30, tl.float32)
     weight = tl.zeros([SIDE], tl.float32)
     sum = tl.zeros([SIDE, BD], tl.float32)
     for begun in range(0, shared, SIDE):
         key = begun + tl.arange(0, SIDE)
         there = key < shared
-        k = _tile(SHARED_K, environment * sk_row + head * sk_head, key, sk_token, there, D, BD)
-        v = _tile(SHARED_V, environment * sv_row + head * sv_head, key, sv_token, there, D, BD)
+        k = _tile(SHARED_K, environment * sk_row + head * (sk_head * STEP), key, sk_token, there, D, BD)
+        v = _tile(SHARED_V, environment * sv_row + head * (sv_head * STEP), key, sv_token, there, D, BD)
         seen = real[:, None] & there[None, :]
         best, weight, sum = _more(q, k, v, seen, scale, best, weight, sum, PRECISION)
     latest = (own - new + tl.minimum(tl.program_id(1) * SIDE + SIDE, new) - 1) // N
     for begun in range(0, tl.minimum(own, (latest + 1) * N), SIDE):
         key = begun + tl.arange(0, SIDE)
         there = key < own
-        k = _tile(K, row * k_row + head * k_head, key, k_token, there, D, BD)
-        v = _tile(V, row * v_row + head * v_head, key, v_token, there, D, BD)
+        k = _tile(K, row * k_row + head * (k_head * STEP), key, k_token, there, D, BD)
+        v = _tile(V, row * v_row + head * (v_head * STEP), key, v_token, there, D, BD)
         seen = real[:, None] & there[None, :] & ((key // N)[None, :] <= asks[:, None])
         best, weight, sum = _more(q, k, v, seen, scale, best, weight, sum, PRECISION)
     d = tl.arange(0, BD)
@@ -93,13 +98,14 @@ def frame_attention(
     assert keys is not None
     assert values is not None
     given = (query, own_keys, own_values, keys, values)
-    strides = [stride for x in given for stride in x.stride()[:3]]
+    step = math.gcd(8, *(x.stride(2) for x in given))
+    strides = [stride for x in given for stride in (x.stride(0), x.stride(1), x.stride(2) // step)]
     rows = side(query.dtype, D)
     start(
         "frame_attention",
         lambda: _frame_attention[(R * H, triton.cdiv(new, rows))](
             *given, out, H, new, own_keys.shape[1], 0 if none else keys.shape[1], R // len(keys), frame_tokens, scale,
-            *strides, D=D, BD=power(D), SIDE=rows, PRECISION=precision(query.dtype),
+            *strides, STEP=step, D=D, BD=power(D), SIDE=rows, PRECISION=precision(query.dtype),
             num_warps=8 if D > 64 or query.dtype == torch.float32 else 4, num_stages=1,
         ),
     )  # fmt: skip

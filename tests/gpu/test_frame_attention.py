@@ -15,11 +15,12 @@ from fastwm import ops, reference
 from fastwm.ops.frame_attention import in_chunks
 
 SIZES = {  # tokens of a frame; frames that are new, own, shared; numbers of a head
-    "one frame": (7, 1, 1, 0, 16),
+    "one frame": (7, 1, 1, 0, 8),
     "earlier frames": (7, 1, 3, 0, 24),
     "context": (20, 1, 2, 2, 20),
     "several new frames": (20, 2, 3, 1, 16),
     "tiles cross frames": (36, 2, 2, 2, 16),
+    "wide heads": (7, 1, 1, 1, 88),
 }
 
 
@@ -52,6 +53,35 @@ def test_the_order_of_programs_changes_nothing(triton_device, order) -> None:
         assert torch.equal(ops.frame_attention(*given, frame_tokens=N), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_argument_has_strides_of_its_own(triton_device, dtype: torch.dtype) -> None:
+    """Two heads; between the numbers of every argument lie others, NaN, as many as no other argument has."""
+    N, D, shapes = 7, 20, [(4, 7), (4, 14), (4, 14), (2, 14), (2, 14)]
+    dense = [random(rows, tokens, 2, D, seed=i, dtype=dtype) for i, (rows, tokens) in enumerate(shapes)]
+    given = []
+    for i, x in enumerate(dense):
+        rows, tokens = x.shape[:2]
+        apart = torch.full((rows, tokens + i, 2 + i, D + 4 * i), torch.nan, dtype=dtype, device=triton_device)
+        given.append(apart[:, :tokens, :2, :D].copy_(x))
+    with guard():
+        found = ops.frame_attention(*given, frame_tokens=N)
+    truth = reference.frame_attention(*(x.double() for x in dense), N, D**-0.5)
+    assert_close("strides", found.cpu(), reference.frame_attention(*dense, N, D**-0.5), truth)
+
+
+def test_every_number_is_written(triton_device, monkeypatch) -> None:
+    given, N = example("tiles cross frames", torch.float32)
+    empty = torch.empty
+
+    def poisoned(*of, **how):  # type: ignore[no-untyped-def]
+        made = empty(*of, **how)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    found = ops.frame_attention(*(x.to(triton_device) for x in given), frame_tokens=N)
+    assert found.isfinite().all()
+
+
 def test_parts_of_one_projection(triton_device) -> None:
     wide = random(2, 14, 3, 2, 16, seed=1).to(triton_device)
     query, keys, values = wide.unbind(2)
@@ -61,11 +91,12 @@ def test_parts_of_one_projection(triton_device) -> None:
         assert torch.equal(found, ops.frame_attention(*dense, frame_tokens=7))
 
 
-def test_candidates_in_parts_are_all_of_them(triton_device) -> None:
-    given, N = example("earlier frames", torch.float32)
-    given = [x.to(triton_device) for x in given[:3]]
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_candidates_in_parts_are_all_of_them(triton_device, chunk: int) -> None:
+    given, N = example("context", torch.float32)
+    given = [x.to(triton_device) for x in given]
 
     def one(*tensors):  # type: ignore[no-untyped-def]
         return ops.frame_attention(*tensors, frame_tokens=N)
 
-    assert torch.equal(in_chunks(one, *given, chunk=3), one(*given))
+    assert torch.equal(in_chunks(one, *given, chunk=chunk), one(*given))

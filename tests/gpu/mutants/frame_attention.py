@@ -25,4 +25,20 @@ MUTANTS = [
         "mask=real[:, None] & (d < D)[None, :])\n",
         "mask=(d < D)[None, :] & (token >= 0)[:, None])\n",
     ),
+    fault("one head of the context's keys", "head * (sk_head * STEP)", "head * 0"),
+    fault("one head of the context's values", "head * (sv_head * STEP)", "head * 0"),
+    fault("one head of queries", " + head * (q_head * STEP)", ""),
+    fault("values have the strides of keys", "row * v_row", "row * k_row"),
+    fault(
+        "the context's values have the strides of its keys", "environment * sv_row", "environment * sk_row"
+    ),
+    fault(
+        "strides of heads in numbers, not in steps", "v_head * STEP), key, v_token", "v_head), key, v_token"
+    ),
+    Mutant(
+        "a part takes the first environments",
+        "fastwm/ops/frame_attention.py",
+        "slice(first // each, (end - 1) // each + 1)",
+        "slice(0, (end - 1 - first) // each + 1)",
+    ),
 ]
