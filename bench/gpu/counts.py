@@ -55,7 +55,10 @@ def starts(work: Callable[[], object], *, run: Callable[[str], bool] = everythin
     found: list[Started] = []
 
     def watch(name: str, kernel: Kernel) -> Kernel:
-        given = dict(inspect.getclosurevars(kernel).nonlocals)
+        launcher = (
+            kernel.args[0] if isinstance(kernel, functools.partial) else kernel
+        )  # emulated, it waits for its turn
+        given = dict(inspect.getclosurevars(launcher).nonlocals)
         found.append(Started(name, kernel, given))
         return kernel if run(name) else lambda: None
 

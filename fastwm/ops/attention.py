@@ -24,7 +24,8 @@ def attention(
     frame_tokens: N, a token sees all tokens of its own frame of N and of frames before; 1 is causal, 0 lets all see all.
     scale: D^-1/2 by default. float32 or bfloat16 (any floating dtype where the PyTorch reference runs), one for all; the
     softmax and sums are float32. Of q, k, v any strides whose last is 1 are taken as they are: parts of one projection.
-    Gradients flow to q, k and v (FlashAttention-2, arXiv:2307.08691). Raises TypeError or ValueError naming the argument.
+    In training, and where rows are not of whole 16 bytes, a NaN in v may reach other windows on a GPU: small ones share a
+    tile. Gradients flow to q, k and v (FlashAttention-2, arXiv:2307.08691). Raises TypeError or ValueError naming the argument.
     """
     if scale is None and isinstance(q, Tensor) and q.dim() == 4:
         scale = max(q.shape[3], 1) ** -0.5

@@ -27,17 +27,21 @@ def _has_gpu() -> bool:
 
 
 @pytest.fixture
-def gpu() -> Iterator[torch.device]:
-    """The device of tensors that the GPU's kernels take: cuda, or the CPU where `fastwm._cuda` is emulated."""
+def gpu_device() -> torch.device:
+    """The device of tensors that the GPU's kernels take: cuda, or the CPU where `fastwm._cuda` is emulated. Not entered."""
     if _has_gpu():
-        chosen = torch.device("cuda", torch.cuda.current_device())
-    else:
-        import emulation
+        return torch.device("cuda", torch.cuda.current_device())
+    import emulation
 
-        emulation.load().set_schedule("forward")
-        chosen = torch.device("cpu")
-    with device.on(chosen):
-        yield chosen
+    emulation.load().set_schedule("forward")
+    return torch.device("cpu")
+
+
+@pytest.fixture
+def gpu(gpu_device: torch.device) -> Iterator[torch.device]:
+    """The same, entered: tensors on it belong to the GPU's kernels."""
+    with device.on(gpu_device):
+        yield gpu_device
 
 
 @pytest.fixture(params=["forward", "reverse", 7])

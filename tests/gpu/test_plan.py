@@ -41,7 +41,7 @@ SEARCHES = {
 
 
 @pytest.fixture
-def engines(gpu) -> dict[str, fastwm.Engine]:
+def engines(gpu_device) -> dict[str, fastwm.Engine]:
     imported = specs.imported(SPEC)
     return {name: fastwm.compile(imported, backend=name, dtype="float32") for name in ("cpu", "cuda")}
 
@@ -217,7 +217,7 @@ def test_the_agent_acts(engines) -> None:
         torch.testing.assert_close(found["cuda"], found["cpu"], rtol=1e-4, atol=1e-5)
 
 
-def test_bfloat16_plans_what_the_cpu_plans(gpu) -> None:
+def test_bfloat16_plans_what_the_cpu_plans(gpu_device) -> None:
     imported = specs.imported(SPEC)
     found = {}
     for backend in ("cpu", "cuda"):
@@ -227,6 +227,6 @@ def test_bfloat16_plans_what_the_cpu_plans(gpu) -> None:
     torch.testing.assert_close(found["cuda"].cost, found["cpu"].cost, rtol=0.05, atol=0.05)
 
 
-def test_the_dtype_is_judged_on_the_gpu(gpu) -> None:
+def test_the_dtype_is_judged_on_the_gpu(gpu_device) -> None:
     with pytest.raises(ValueError, match="dtype is 'int8', expected one of"):
         fastwm.compile(specs.imported(SPEC), backend="cuda", dtype="int8")
