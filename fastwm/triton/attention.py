@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastwm.engine.cuda.device import start
-from fastwm.triton.rollout.dense import power, precision
+from fastwm.triton.rollout.dense import power
 
 
 def side(dtype: torch.dtype, D: int) -> int:
@@ -234,7 +234,7 @@ def _launch(
         "P": P if small else rows,
         "SIDE": rows,
         "SMALL": small,
-        "PRECISION": precision(q.dtype),
+        "PRECISION": "ieee",  # three products of tf32 err more than twice what PyTorch does in a gradient
         "num_warps": 8,
         "num_stages": 1,
     }

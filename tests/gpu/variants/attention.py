@@ -11,7 +11,7 @@ SIZES = {"windows": "i32", "n": "i32", "H": "i32:16", "frame": "i32", "scale": "
 def variants(kind: str, small: bool) -> list[Variant]:
     narrow = kind == "bf16"
     tensors = {name: f"*{kind}" for name in ("Q", "K", "V", "O")} | {"LSE": "*fp32"}
-    constants = {"D": 64, "BD": 64, "SMALL": small, "PRECISION": "ieee" if narrow else "tf32x3"}
+    constants = {"D": 64, "BD": 64, "SMALL": small, "PRECISION": "ieee"}
     name = f"{'3' if small else '256'} tokens, {'bfloat16' if narrow else 'float32'}"
     kernels = (
         (attention._forward, {}, "forward", 64 if narrow else 32),
@@ -30,9 +30,8 @@ def variants(kind: str, small: bool) -> list[Variant]:
             constants=constants | {"SIDE": side, "P": 4 if small else side},
             warps=8,
             stages=1,
-            budget=Budget(registers=255, tensor_cores=("HMMA",), wide_loads=0.5),
+            budget=Budget(registers=255, tensor_cores=("HMMA",) if narrow else (), wide_loads=0.5),
             but={90: {"tensor_cores": ("HGMMA",)}, 100: {"tensor_cores": ("UTCHMMA",)}} if side == 64 else {},
-            amd={"PRECISION": "ieee"},
             name=f"attention {what}, {name}",
         )
         for kernel, more, what, side in kernels
