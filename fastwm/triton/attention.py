@@ -103,9 +103,13 @@ def _forward(
 
 
 @triton.jit
-def _weights(q, k, lse, seen, scale, PRECISION: tl.constexpr):
-    """The softmax again [BM, BN], from the logarithm of its sums [BM]."""
+def _weights(q, k, lse, seen, scale, PRECISION: tl.constexpr, SMALL: tl.constexpr):
+    """The softmax again [BM, BN]: of whole rows exactly, else from the logarithm of its sums [BM], which was rounded."""
     score = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    if SMALL:
+        score = tl.where(seen, score, -1e30)
+        p = tl.where(seen, tl.exp(score - tl.max(score, 1)[:, None]), 0.0)
+        return p / tl.maximum(tl.sum(p, 1), 1e-30)[:, None]
     return tl.where(seen, tl.exp(score - lse[:, None]), 0.0)
 
 
@@ -134,7 +138,7 @@ def _of_queries(
         k = _rows(K, _offsets(other, key_token, H, k_row, k_token, k_head), key_real, D, BD)
         v = _rows(V, _offsets(other, key_token, H, v_row, v_token, v_head), key_real, D, BD)
         p = _weights(
-            q, k, lse, _seen(window, token, real, other, key_token, key_real, frame), scale, PRECISION
+            q, k, lse, _seen(window, token, real, other, key_token, key_real, frame), scale, PRECISION, SMALL
         )
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         if SMALL:  # all keys are here: exact, where the result's sum has its rounding
@@ -173,7 +177,13 @@ def _of_keys(
         delta = tl.sum(do.to(tl.float32) * _rows(O, there, query_real, D, BD).to(tl.float32), 1)
         lse = tl.load(LSE + other.to(tl.int64) * n + query_token, mask=query_real, other=0.0)
         p = _weights(
-            q, k, lse, _seen(other, query_token, query_real, window, token, real, frame), scale, PRECISION
+            q,
+            k,
+            lse,
+            _seen(other, query_token, query_real, window, token, real, frame),
+            scale,
+            PRECISION,
+            SMALL,
         )
         dv = tl.dot(tl.trans(p.to(do.dtype)), do, dv, input_precision=PRECISION)
         dp = tl.dot(do, tl.trans(v), input_precision=PRECISION)
