@@ -217,7 +217,12 @@ def backward(
     saved = (q, k, v, o, lse, gradient)
     D = q.shape[-1]
     for name, kernel, out, rows in (
-        ("attention_backward_queries", _of_queries, (dq,), side(q.dtype, D)),
+        (
+            "attention_backward_queries",
+            _of_queries,
+            (dq,),
+            side(q.dtype, D) if q.dtype == torch.bfloat16 else 16,
+        ),
         (
             "attention_backward_keys",
             _of_keys,

@@ -17,8 +17,7 @@ from fastwm.triton import attention as kernels
 
 SIZES = {  # R, n, H, D, tokens of a frame
     "one token": (2, 1, 1, 16, 1),
-    "LeWM's window": (2, 3, 3, 64, 1),
-    "a window with a narrow head": (3, 3, 2, 24, 1),
+    "LeWM's window": (3, 3, 2, 24, 1),
     "several tiles of windows": (9, 3, 2, 16, 1),
     "frames in a window": (2, 7, 1, 16, 3),
     "all see all": (1, 32, 2, 20, 0),

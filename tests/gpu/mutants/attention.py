@@ -45,7 +45,7 @@ MUTANTS = [
     ),
     fault(
         "rows past the end are written",
-        "mask = real[:, None] & (d < D)[None, :]\n    tl.store(O",
-        "mask = (window >= 0)[:, None] & (d < D)[None, :]\n    tl.store(O",
+        "mask = real[:, None] & (d < D)[None, :]\n    tl.store(\n        O",
+        "mask = (window >= 0)[:, None] & (d < D)[None, :]\n    tl.store(\n        O",
     ),
 ]

@@ -19,7 +19,7 @@ def variants(kind: str, small: bool) -> list[Variant]:
             attention._of_queries,
             {"DO": f"*{kind}", "DQ": f"*{kind}"},
             "backward, queries",
-            64 if narrow else 32,
+            64 if narrow else 16,
         ),
         (attention._of_keys, {"DO": f"*{kind}", "DK": f"*{kind}", "DV": f"*{kind}"}, "backward, keys", 32),
     )
