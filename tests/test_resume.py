@@ -188,7 +188,7 @@ def test_other_data_is_refused(finished: Path, tmp_path: Path) -> None:
             lambda content: content.replace(b"fastwm.checkpoint", b"fastwm.checkpoinT"),
             "not a checkpoint of fastwm",
         ),
-        (lambda content: content.replace(b'"version\\": 1', b'"version\\": 2'), "is of version 2"),
+        (lambda content: content.replace(b'"version\\": 2', b'"version\\": 9'), "is of version 9"),
         (lambda content: content[:-4] + b"\xff\xff\xff\xff", "is damaged|not finite"),
     ],
     ids=["truncated", "empty", "another format", "another version", "not finite"],

@@ -29,8 +29,8 @@ from fastwm.engine.backend import default_threads
 from fastwm.envs import world
 from fastwm.evaluation import Evaluation, ExpertPolicy, PlannerPolicy, RandomPolicy, evaluate, sample_tasks
 from fastwm.models.storage import write_atomically
-from fastwm.training import train
-from fastwm.training.loop import TrainResult, validation_row
+from fastwm.training import TrainResult, train
+from fastwm.training.recipes.world_model import measures_of
 
 DATA, MODEL, LEDGER = "episodes.h5", "model", "ledger.json"
 SUMMARY, REPORT, FILM = "summary.json", "report.html", "episodes.gif"
@@ -153,7 +153,7 @@ def _summary(
     summary["stage_seconds"] = dict(ledger.seconds)
     summary["data_frames"] = settings.episodes * settings.length
     summary["parameters"] = sum(p.numel() for p in trained.model.parameters())
-    summary["health"] = validation_row(settings.steps, trained.health)
+    summary["health"] = {"step": settings.steps, **measures_of(trained.health)}
     summary["settings"] = dataclasses.asdict(settings)
     summary["settings"]["search"]["elites"] = settings.search.elite_count
     summary["training"] = dataclasses.asdict(settings.train_config())

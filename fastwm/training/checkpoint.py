@@ -14,13 +14,13 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
-from fastwm.models import WorldModel
 from fastwm.models.storage import check_tensors, serialise, write_atomically
-from fastwm.training.config import TrainConfig
+from fastwm.training.config import RunConfig
 
 FORMAT = "fastwm.checkpoint"
-VERSION = 1
+VERSION = 2
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -33,29 +33,34 @@ class Identity:
     data: str
 
     @classmethod
-    def of(cls, model: WorldModel, config: TrainConfig, data: str) -> Identity:
+    def of(cls, description: dict[str, Any], config: RunConfig, data: str) -> Identity:
         train = dataclasses.asdict(config)
         for name in ("threads", "tensorboard"):  # these do not change what is learned
             del train[name]
-        return cls(model.config.to_dict(), train, data)
+        return cls(json.loads(json.dumps(description)), train, data)
 
 
 def save_checkpoint(
-    path: Path, step: int, model: WorldModel, optimizer: torch.optim.Optimizer, identity: Identity
+    path: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Identity
 ) -> None:
     """Write the state after `step` steps, atomically."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for moment in MOMENTS:
-            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    tensors = dict(module.state_dict())
+    taken: dict[str, int] = {}  # steps of each parameter: one that had no gradient yet has taken none
+    for name, parameter in _optimised(module):
+        state = optimizer.state.get(parameter)
+        if state:
+            taken[name] = int(state["step"])
+            for moment in MOMENTS:
+                tensors[f"{moment}.{name}"] = state[moment]
     header = {"format": FORMAT, "version": VERSION, "step": step, **dataclasses.asdict(identity)}
+    header["behind"] = {name: taken.get(name, 0) for name, _ in _optimised(module) if taken.get(name) != step}
     write_atomically(path, serialise(tensors, {"fastwm": json.dumps(header)}))
 
 
 def restore_checkpoint(
-    path: Path, model: WorldModel, optimizer: torch.optim.Optimizer, identity: Identity
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Identity
 ) -> int:
-    """Load the checkpoint into `model` and `optimizer`; returns the number of steps done.
+    """Load the checkpoint into `module` and `optimizer`; returns the number of steps done.
 
     Raises ValueError when it is damaged, of another version, or of a run with another identity.
     """
@@ -64,18 +69,26 @@ def restore_checkpoint(
         _check_equal(path, part, header[part], getattr(identity, part))
     if header["data"] != identity.data:
         raise ValueError(f"{path} was trained on other data; resume needs the same episodes")
-    expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        expected.update({f"{moment}.{name}": parameter for moment in MOMENTS})
+    taken = {name: header["behind"].get(name, header["step"]) for name, _ in _optimised(module)}
+    expected = dict(module.state_dict())
+    for name, parameter in _optimised(module):
+        if taken[name]:
+            expected.update({f"{moment}.{name}": parameter for moment in MOMENTS})
     check_tensors(path, expected=expected, found=tensors)
 
-    model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
-    for name, parameter in model.named_parameters():
-        state: dict[str, torch.Tensor] = {"step": torch.tensor(float(header["step"]))}
+    module.load_state_dict({name: tensors[name] for name in module.state_dict()})
+    for name, parameter in _optimised(module):
+        if not taken[name]:
+            continue
+        state: dict[str, torch.Tensor] = {"step": torch.tensor(float(taken[name]))}
         for moment in MOMENTS:  # in the parameter's memory format: the fused step walks both side by side
             state[moment] = torch.empty_like(parameter).detach().copy_(tensors[f"{moment}.{name}"])
         optimizer.state[parameter] = state
     return header["step"]
+
+
+def _optimised(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -15,15 +15,14 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """A run of exactly `steps` optimizer steps: linear warm-up, then a cosine over the whole run.
+class RunConfig:
+    """A run of exactly `steps` optimizer steps, whatever it trains: linear warm-up, then a cosine over the whole run.
 
     The schedule belongs to the number of steps: half of a long run is not a short run.
     """
 
     steps: int
     batch_size: int = 64
-    frames: int = 4  # per sequence; the predictor sees frames - 1 pairs
     seed: int = 0
 
     learning_rate: float = 1e-3
@@ -31,11 +30,6 @@ class TrainConfig:
     warmup_steps: int = 50
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0
-
-    regulariser: Literal["sigreg", "vicreg"] = "sigreg"
-    regulariser_weight: float = 0.1
-    projections: int = 128  # sigreg
-    knots: int = 17  # sigreg
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = None  # None: as torch is set
@@ -47,46 +41,22 @@ class TrainConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 1),
-            ("batch_size", 2),
-            ("frames", 2),
-            ("seed", 0),
-            ("warmup_steps", 0),
-            ("projections", 1),
-            ("knots", 2),
-            ("validate_every", 1),
-            ("checkpoint_every", 1),
-            ("log_every", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+        self._check_integers(
+            steps=1,
+            batch_size=2,
+            seed=0,
+            warmup_steps=0,
+            validate_every=1,
+            checkpoint_every=1,
+            log_every=1,
+        )
+        self._check_numbers("learning_rate", "final_learning_rate", "weight_decay", "gradient_clip")
         if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
             raise ValueError(f"threads is {self.threads!r}; expected None or an integer of at least 1")
-        for name in (
-            "learning_rate",
-            "final_learning_rate",
-            "weight_decay",
-            "gradient_clip",
-            "regulariser_weight",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction!r}; expected between 0 and 1")
-        if self.regulariser not in ("sigreg", "vicreg"):
-            raise ValueError(f"regulariser is {self.regulariser!r}; expected 'sigreg' or 'vicreg'")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision is {self.precision!r}; expected 'auto', 'float32' or 'bfloat16'")
-
-    @classmethod
-    def preset(cls, name: str, *, steps: int, **changes: Any) -> TrainConfig:
-        """A named configuration ("small" or "paper"), with any field changed."""
-        if name not in _PRESETS:
-            raise ValueError(f"name is {name!r}; expected one of {sorted(_PRESETS)}")
-        return cls(**{**_PRESETS[name], "steps": steps, **changes})
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step 1..steps."""
@@ -95,3 +65,40 @@ class TrainConfig:
         return (
             self.learning_rate * warmup * (self.final_learning_rate + (1 - self.final_learning_rate) * cosine)
         )
+
+    def _check_integers(self, **least: int) -> None:
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise ValueError(f"{name} is {value!r}; expected an integer of at least {smallest}")
+
+    def _check_numbers(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """A run that trains a world model, and its objective."""
+
+    frames: int = 4  # per sequence; the predictor sees frames - 1 pairs
+    regulariser: Literal["sigreg", "vicreg"] = "sigreg"
+    regulariser_weight: float = 0.1
+    projections: int = 128  # sigreg
+    knots: int = 17  # sigreg
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_integers(frames=2, projections=1, knots=2)
+        self._check_numbers("regulariser_weight")
+        if self.regulariser not in ("sigreg", "vicreg"):
+            raise ValueError(f"regulariser is {self.regulariser!r}; expected 'sigreg' or 'vicreg'")
+
+    @classmethod
+    def preset(cls, name: str, *, steps: int, **changes: Any) -> TrainConfig:
+        """A named configuration ("small" or "paper"), with any field changed."""
+        if name not in _PRESETS:
+            raise ValueError(f"name is {name!r}; expected one of {sorted(_PRESETS)}")
+        return cls(**{**_PRESETS[name], "steps": steps, **changes})

@@ -78,14 +78,22 @@ class RunLogs:
     The CSV files hold nothing that depends on the clock, so that two equal runs write equal files.
     """
 
-    METRICS = ("step", "loss", "prediction", "regulariser", "gradient_norm", "learning_rate")
-
     def __init__(
-        self, run_dir: Path, validation_columns: Sequence[str], *, tensorboard: bool, last_step: int
+        self,
+        run_dir: Path,
+        losses: Sequence[str],
+        measures: Sequence[str],
+        *,
+        tensorboard: bool,
+        last_step: int,
     ) -> None:
         self.tensorboard = TensorBoardLog(run_dir / "tensorboard", enabled=tensorboard, last_step=last_step)
-        self.metrics = CSVLog(run_dir / "metrics.csv", self.METRICS, last_step=last_step)
-        self.validation = CSVLog(run_dir / "validation.csv", validation_columns, last_step=last_step)
+        self.metrics = CSVLog(
+            run_dir / "metrics.csv",
+            ("step", "loss", *losses, "gradient_norm", "learning_rate"),
+            last_step=last_step,
+        )
+        self.validation = CSVLog(run_dir / "validation.csv", ("step", *measures), last_step=last_step)
 
     def __enter__(self) -> RunLogs:
         return self

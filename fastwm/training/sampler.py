@@ -18,6 +18,11 @@ def step_seed(*, seed: int, step: int) -> int:
     return int(np.random.default_rng((seed, step, 1)).integers(2**63))
 
 
+def draws_generator(*, seed: int, step: int) -> np.random.Generator:
+    """What draws a step's masks, noise and times, sample by sample."""
+    return np.random.default_rng((seed, step, 2))
+
+
 def evenly_spaced(windows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """At most `count` of `windows`, spread over all of them, always the same."""
     if len(windows) <= count:

@@ -1,0 +1,1 @@
+"""One file per objective: what `loop.py` is given to train."""
