@@ -83,7 +83,7 @@ class Loop(Policy):
         self.name, self.sees_states = name, sees_states
         self._planner, self._executed = planner, executed
 
-    def begin(self, goal: NDArray[Any], seed: int) -> None:
+    def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
         self._seed, self._goal = seed, self._planner.engine.encode(goal)[:, 0]
         self._places: NDArray[np.int64] | None = None  # of the episodes in the last plan
         self._last: Plan | None = None

@@ -253,6 +253,7 @@ _EVAL_EXAMPLES = """examples:
   fastwm eval runs/demo/model --env push --episodes 500 --samples 256
   fastwm eval runs/demo/model --env push --episodes 500 --dtype float32 int8       the same episodes, pair by pair
   fastwm eval --env push --policy expert random              the baselines need no model
+  fastwm eval runs/demo/model --env push --episodes 2000 --workers 8 --threads 1
 """
 
 
@@ -272,6 +273,14 @@ def _eval(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of tasks and draws (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the episodes; the result is the same (default: 1)",
+    )
+    parser.add_argument("--ray", action="store_true", help="workers of a Ray cluster (extra: ray)")
     parser.add_argument(
         "--dtype",
         nargs="+",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ from fastwm.evaluation import (
     paired_difference,
     sample_tasks,
 )
+from fastwm.evaluation_workers import evaluate_in_workers
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.models.storage import CONFIG_FILE
 from fastwm.training import TrainConfig
@@ -132,39 +134,53 @@ def plan(parsed: argparse.Namespace) -> None:
 def eval(parsed: argparse.Namespace) -> None:
     """Closed-loop success."""
     world = envs.world(parsed.env)
-    names = parsed.policy or ["planner"]
-    policies: list[Policy] = []
-    for name in names:
-        if name == "planner":
-            if parsed.model is None:
-                raise ValueError("the planner needs a model: fastwm eval DIR --env …, DIR first")
-            model = _load(parsed.model)
-            for dtype in parsed.dtype:
-                engine = _compile(model, parsed, dtype)
-                name = "planner" if len(parsed.dtype) == 1 else f"planner {dtype}"
-                policies.append(PlannerPolicy(_search(parsed).planner(engine, world), name=name))
+    policies: list[tuple[str, str]] = []  # names, and the dtypes of planners
+    for name in parsed.policy or ["planner"]:
+        if name == "planner" and parsed.model is None:
+            raise ValueError("the planner needs a model: fastwm eval DIR --env …, DIR first")
+        policies += [(name, dtype) for dtype in (parsed.dtype if name == "planner" else ("",))]
+    options = {
+        "episodes": parsed.episodes,
+        "seed": parsed.seed,
+        "budget": parsed.budget,
+        "progress": _progress(parsed),
+    }
+    if parsed.workers > 1 and parsed.threads is None:
+        parsed.threads = max(1, check_threads(None) // parsed.workers)
+    results = []
+    for name, dtype in policies:
+        make = functools.partial(_policy, parsed, name, dtype)
+        if parsed.workers > 1 or parsed.ray:
+            if name == "planner":
+                _load(parsed.model)  # what is wrong with it is said before any worker starts
+            results.append(
+                evaluate_in_workers(world, make, workers=parsed.workers, ray=parsed.ray, **options)
+            )
         else:
-            policies.append(ExpertPolicy(world) if name == "expert" else RandomPolicy(world))
-    results = [
-        evaluate(
-            world,
-            policy,
-            episodes=parsed.episodes,
-            seed=parsed.seed,
-            budget=parsed.budget,
-            progress=_progress(parsed),
-        )
-        for policy in policies
-    ]
+            results.append(evaluate(world, make(), **options))
     first, others = results[0], results[1:]
     if parsed.json:
         _print(json.dumps([_evaluation(first), *(_evaluation(r) | _difference(r, first) for r in others)]))
         return
     budget = parsed.budget or world.budget
     _print(f"{parsed.episodes} episodes of {parsed.env}, at most {budget} decisions each\n")
-    _print(_table(results, {p.name for p in policies if isinstance(p, PlannerPolicy)}))
+    _print(
+        _table(
+            results, {r.policy for r, (name, _) in zip(results, policies, strict=True) if name == "planner"}
+        )
+    )
     for result in others:
         _print(_compared(result, first))
+
+
+def _policy(parsed: argparse.Namespace, name: str, dtype: str) -> Policy:
+    """The policy called `name` of a command line of `eval`; each worker makes its own."""
+    world = envs.world(parsed.env)
+    if name != "planner":
+        return ExpertPolicy(world) if name == "expert" else RandomPolicy(world)
+    engine = _compile(_load(parsed.model), parsed, dtype)
+    name = "planner" if len(parsed.dtype) == 1 else f"planner {dtype}"
+    return PlannerPolicy(_search(parsed).planner(engine, world), name=name)
 
 
 def bench(parsed: argparse.Namespace) -> int:

@@ -33,12 +33,15 @@ class Policy(ABC):
     sees_states: bool = False
 
     @abstractmethod
-    def begin(self, goal: NDArray[Any], seed: int) -> None:
-        """New episodes. goal: uint8 [n, size, size, 3], or [n, state_dim] if `sees_states`."""
+    def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
+        """New episodes. goal: uint8 [n, size, size, 3], or [n, state_dim] if `sees_states`.
+
+        first: the number of the first of them in the whole evaluation; what is random about an episode goes by that.
+        """
 
     @abstractmethod
     def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
-        """Actions [b, A] of `episodes` [b] (their numbers) that now look like `seen`, as in `begin`."""
+        """Actions [b, A] of `episodes` [b] (places in `goal`) that now look like `seen`, as in `begin`."""
 
 
 class PlannerPolicy(Policy):
@@ -53,9 +56,9 @@ class PlannerPolicy(Policy):
         self.planner = planner
         self.plans: list[tuple[NDArray[np.int64], Plan]] = []
 
-    def begin(self, goal: NDArray[Any], seed: int) -> None:
+    def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
         engine = self.planner.engine
-        self._seed = seed
+        self._seed, self._first = seed, first
         self._goal = engine.encode(goal)[:, 0]  # [n, E]
         self._rest = engine.action_mean.expand(
             len(goal), self.planner.horizon, -1
@@ -69,7 +72,7 @@ class PlannerPolicy(Policy):
             self._goal[which],
             warm_start=self._rest[which],
             generator=int(_generator(self._seed, _PLANNER, decision).integers(2**63)),
-            environments=which,
+            environments=self._first + which,
         )
         self._rest[which, :-1] = plan.actions[:, 1:]
         self.plans.append((episodes, plan))
@@ -85,7 +88,7 @@ class ExpertPolicy(Policy):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def begin(self, goal: NDArray[Any], seed: int) -> None:
+    def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
         self._goal = goal
 
     def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
@@ -101,8 +104,8 @@ class RandomPolicy(Policy):
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def begin(self, goal: NDArray[Any], seed: int) -> None:
-        self._rngs = [_generator(seed, _RANDOM, episode) for episode in range(len(goal))]
+    def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
+        self._rngs = [_generator(seed, _RANDOM, first + episode) for episode in range(len(goal))]
         self._previous = np.zeros((len(goal), self._world.action_dim), np.float32)
 
     def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
@@ -165,16 +168,22 @@ def evaluate(
     seed: int = 0,
     budget: int | None = None,
     progress: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> Evaluation:
     """Run `policy` in `episodes` tasks of `world`, each for at most `budget` decisions (the world's own by default).
 
     A policy may answer with a block of several actions, one decision of the world each: it is asked again after them.
+    part: only the episodes from the first of these numbers to before the second, as they are among all.
     """
+    first, end = (0, episodes) if part is None else part
+    if not 0 <= first < end <= episodes:
+        raise ValueError(f"part is {part}, expected 0 <= first < end <= {episodes} episodes")
     budget = world.budget if budget is None else budget
     if budget < 1:
         raise ValueError(f"budget: expected at least 1 decision, got {budget}")
-    state, goal = sample_tasks(world, episodes, seed)
-    policy.begin(goal if policy.sees_states else world.render(goal), seed)
+    state, goal = (drawn[first:end] for drawn in sample_tasks(world, episodes, seed))
+    episodes = end - first
+    policy.begin(goal if policy.sees_states else world.render(goal), seed, first)
 
     success = world.success(state, goal)
     decisions = np.where(success, 0, budget)

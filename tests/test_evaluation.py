@@ -131,7 +131,7 @@ class Recording(Policy):
         self.asked: list[np.ndarray] = []
         self.shown: list[np.ndarray] = []
 
-    def begin(self, goal: np.ndarray, seed: int) -> None:
+    def begin(self, goal: np.ndarray, seed: int, first: int = 0) -> None:
         self.goal = goal
 
     def act(self, decision: int, episodes: np.ndarray, seen: np.ndarray) -> np.ndarray:
