@@ -55,6 +55,8 @@ TRAIN_HELP = {
     "regulariser_weight": "",
     "projections": "random directions per step (sigreg)",
     "knots": "of its quadrature (sigreg)",
+    "accumulate": "parts that a process computes its share of a batch in, one after another: less memory",
+    "device": "auto is a GPU where there is one",
     "precision": "auto is bfloat16 where the processor multiplies it",
     "threads": "of PyTorch",
     "validation_fraction": "share of the episodes held out",
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         parsed = _parser(arguments).parse_args(arguments)
+        parsed.arguments = arguments
     except KeyboardInterrupt:  # some flags are declared by modules that take a second to import
         print("\nfastwm: interrupted", file=sys.stderr)
         return 130
@@ -203,6 +206,9 @@ _TRAIN_EXAMPLES = """examples:
   fastwm train data/rooms.h5 runs/rooms --preset mlp --steps 500
   fastwm train data/steps.h5 runs/steps --action-block 5         five environment steps in each action
   fastwm train data/push.h5 runs/wide --steps 6000 --width 192 --depth 2 --no-residual
+  fastwm train data/push.h5 runs/push --devices 4                the same batches, shared out among four processes
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
+    -m fastwm.cli train data/push.h5 runs/push                   on two machines, eight processes each
 """
 
 
@@ -214,6 +220,13 @@ def _train(parser: Parser) -> None:
     parser.add_argument("data", metavar="FILE", help="HDF5 file of episodes")
     parser.add_argument("run", metavar="DIR", help="where to write model, checkpoints and logs")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in DIR")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine that share every batch, each with a GPU where there are (default: 1)",
+    )
     parser.add_argument(
         "--preset", default="small", choices=("small", "mlp", "paper"), help="start from (default: small)"
     )

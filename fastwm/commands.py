@@ -41,6 +41,7 @@ from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.models.storage import CONFIG_FILE
 from fastwm.training import TrainConfig
 from fastwm.training import train as train_model
+from fastwm.training.ranks import launch, ranks
 
 
 def demo(parsed: argparse.Namespace) -> int:
@@ -88,14 +89,23 @@ def train(parsed: argparse.Namespace) -> None:
     model_config = WorldModelConfig.preset(parsed.preset, action_dim=action_dim, **changes)
     preset = "paper" if parsed.preset == "paper" else "small"
     train_config = TrainConfig.preset(preset, **{"steps": 3000, **cli.given(parsed, cli.TRAIN_HELP)})
-    result = train_model(
-        parsed.data,
-        parsed.run,
-        model_config,
-        train_config,
-        resume=parsed.resume,
-        progress=_progress(parsed),
-    )
+    if parsed.devices < 1:
+        raise ValueError(f"devices is {parsed.devices}; expected at least 1")
+    if parsed.devices > 1 and not torch.distributed.is_torchelastic_launched():
+        threads = [] if "threads" in parsed else ["--threads", str(-(-check_threads(None) // parsed.devices))]
+        launch([*parsed.arguments, *threads], parsed.devices)
+        return
+    with ranks() as here:
+        result = train_model(
+            parsed.data,
+            parsed.run,
+            model_config,
+            train_config,
+            resume=parsed.resume,
+            progress=_progress(parsed),
+        )
+    if not here.first:
+        return
     health = result.health
     probes = [r2 for r2 in health.probe_r2 if r2 == r2]
     _print(f"{parsed.run}: trained in {duration(result.seconds)}, {result.frames_per_second:.0f} frames/s")

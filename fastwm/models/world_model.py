@@ -77,9 +77,9 @@ class WorldModel(nn.Module):
         if pixels.shape[-3:] != (size, size, 3):
             raise ValueError(f"pixels has shape {list(pixels.shape)}; expected [..., {size}, {size}, 3]")
         images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # channels_last without a copy
-        dtype = (
-            torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else self.action_mean.dtype
-        )
+        kind, dtype = pixels.device.type, self.action_mean.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
         images = images.to(dtype).sub_(127.5).div_(127.5)  # the first step is exact in bfloat16, too
         latents = self.projector(self.encoder(images)).to(self.action_mean.dtype)
         return latents.view(*pixels.shape[:-3], self.config.embed_dim)

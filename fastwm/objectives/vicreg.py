@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastwm.objectives.processes import count, total
+
 
 class VICReg(nn.Module):
     """Keeps each dimension's standard deviation above 1 and dimensions uncorrelated (arXiv:2105.04906).
@@ -19,11 +21,12 @@ class VICReg(nn.Module):
         self.covariance = covariance
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """latents [T, B, E], B >= 2 -> scalar; statistics over the batch, averaged over time."""
+        """latents [T, B, E], B >= 2 -> scalar; statistics over the batch of all processes, averaged over time."""
         if latents.ndim != 3 or latents.shape[1] < 2:
             raise ValueError(f"latents has shape {list(latents.shape)}; expected [T, B >= 2, E]")
-        centred = latents - latents.mean(dim=1, keepdim=True)
-        covariance = centred.transpose(1, 2) @ centred / (latents.shape[1] - 1)  # [T, E, E]
+        batch = latents.shape[1] * count()
+        centred = latents - total(latents.sum(dim=1, keepdim=True)) / batch
+        covariance = total(centred.transpose(1, 2) @ centred) / (batch - 1)  # [T, E, E]
         variances = covariance.diagonal(dim1=1, dim2=2)
         hinge = F.relu(1 - (variances + 1e-4).sqrt()).mean()
         off_diagonal = covariance.square().sum(dim=(1, 2)) - variances.square().sum(dim=1)

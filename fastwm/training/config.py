@@ -31,6 +31,10 @@ class RunConfig:
     weight_decay: float = 1e-3
     gradient_clip: float = 1.0
 
+    accumulate: int = (
+        1  # parts that a process's share of a batch is computed in: less memory, statistics of a part
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = None  # None: as torch is set
 
@@ -46,6 +50,7 @@ class RunConfig:
             batch_size=2,
             seed=0,
             warmup_steps=0,
+            accumulate=1,
             validate_every=1,
             checkpoint_every=1,
             log_every=1,
@@ -55,6 +60,8 @@ class RunConfig:
             raise ValueError(f"threads is {self.threads!r}; expected None or an integer of at least 1")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction is {self.validation_fraction!r}; expected between 0 and 1")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device is {self.device!r}; expected 'auto', 'cpu' or 'cuda'")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision is {self.precision!r}; expected 'auto', 'float32' or 'bfloat16'")
 

@@ -66,7 +66,7 @@ def _measure(model: WorldModel, training: Episodes, validation: Episodes) -> Hea
     starts = evenly_spaced(validation.windows(length, frame_skip=skip), SEQUENCES)
     sequences = validation.batch(starts, length, frame_skip=skip)
     targets = encode_in_chunks(model, sequences["pixels"])
-    actions = torch.as_tensor(sequences["action"])
+    actions = torch.as_tensor(sequences["action"], device=targets.device)
     open_loop, copy_last = open_loop_error(model, targets, actions, horizons)
     taught = min(length - 1, model.config.window)
     predicted = model.predict(targets[:, :taught], actions[:, :taught])
@@ -106,6 +106,7 @@ def linear_probe_r2(
     fit_latents [N, E], fit_states [N, D] fit the probe; latents [M, E], states [M, D] judge it.
     ridge: relative to the latents' mean variance.
     """
+    fit_latents, latents = fit_latents.cpu(), latents.cpu()
     x, y = fit_latents.double(), torch.as_tensor(fit_states).double()
     x_mean, y_mean = x.mean(dim=0), y.mean(dim=0)
     x, y = x - x_mean, y - y_mean
@@ -130,7 +131,7 @@ def effective_rank(latents: torch.Tensor) -> float:
 
 
 def encode_in_chunks(model: WorldModel, pixels: np.ndarray, *, chunk: int = 256) -> torch.Tensor:
-    """pixels uint8 [..., size, size, 3] -> latents [..., E], at most `chunk` images at a time"""
-    images = torch.as_tensor(pixels)
+    """pixels uint8 [..., size, size, 3] -> latents [..., E] where the model is, at most `chunk` images at a time"""
+    images = torch.as_tensor(pixels, device=model.action_mean.device)
     flat = images.reshape(-1, *images.shape[-3:])
     return torch.cat([model.encode(part) for part in flat.split(chunk)]).view(*images.shape[:-3], -1)

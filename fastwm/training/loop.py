@@ -11,21 +11,24 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from fastwm.data import Episodes
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import RunConfig
 from fastwm.training.logs import RunLogs
-from fastwm.training.precision import use_bfloat16
+from fastwm.training.precision import choose_device, use_bfloat16
+from fastwm.training.ranks import Ranks, ranks
 from fastwm.training.recipe import Measures, Recipe
 from fastwm.training.sampler import batch_starts, draws_generator, step_seed
 
@@ -64,15 +67,23 @@ def train_recipe(
     run_path = Path(run_dir)
     if not resume and (run_path / "metrics.csv").exists():
         raise ValueError(f"{run_path} already holds a run; resume it, or choose another run_dir")
+    device = choose_device(config.device)
     episodes = Episodes(data_path)
     training, validation = episodes.split(config.validation_fraction, seed=config.seed)
-    with _threads(config.threads), torch.random.fork_rng(devices=[]):
+    gpus = [device] if device.type == "cuda" else []
+    with ranks() as here, _threads(config.threads), torch.random.fork_rng(devices=gpus):
+        parts = here.count * config.accumulate
+        if config.batch_size % parts:
+            raise ValueError(
+                f"batch_size is {config.batch_size}; expected a multiple of {parts}: {here.count} processes, "
+                f"{config.accumulate} parts each"
+            )
         torch.manual_seed(config.seed)
-        recipe = make()
+        recipe = make().to(device)
         recipe.check(episodes, training, validation)
         run_path.mkdir(parents=True, exist_ok=True)
-        with _alone(run_path):
-            return _run(recipe, training, validation, run_path, config, resume, progress)
+        with _alone(run_path) if here.first else nullcontext():
+            return _run(recipe, training, validation, run_path, config, here, resume, progress and here.first)
 
 
 @contextmanager
@@ -95,6 +106,7 @@ def _run(
     validation: Episodes,
     run_path: Path,
     config: RunConfig,
+    here: Ranks,
     resume: bool,
     progress: bool,
 ) -> RunResult[Trained]:
@@ -112,30 +124,32 @@ def _run(
     )
 
     windows = recipe.windows(training)
-    bfloat16 = use_bfloat16(config.precision)
+    device = choose_device(config.device)
+    bfloat16 = use_bfloat16(config.precision, device)
     measures: Measures | None = None
     began = time.perf_counter()
-    with (
-        RunLogs(
-            run_path, recipe.losses, recipe.measures, tensorboard=config.tensorboard, last_step=done
-        ) as logs,
-        tqdm(total=config.steps, initial=done, unit="step", disable=not progress) as bar,
-    ):
+    with ExitStack() as stack:
+        module = stack.enter_context(here.joined(recipe))
+        logs = stack.enter_context(_logs(run_path, recipe, config, done)) if here.first else None
+        bar = stack.enter_context(tqdm(total=config.steps, initial=done, unit="step", disable=not progress))
         for step in range(done + 1, config.steps + 1):
-            starts = batch_starts(windows, config.batch_size, seed=config.seed, step=step)
-            batch = recipe.batch(training, starts)
-            batch |= recipe.draws(draws_generator(seed=config.seed, step=step), config.batch_size)
-            torch.manual_seed(step_seed(seed=config.seed, step=step))
+            torch.manual_seed(step_seed(seed=config.seed, step=step, rank=here.rank))
+            batches = [
+                {name: value.to(device) for name, value in batch.items()}
+                for batch in _batches(recipe, training, windows, step, config, here)
+            ]
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step)
             recipe.train()
-            values = train_step(recipe, optimizer, batch, config.gradient_clip, bfloat16)
+            values = train_step(module, optimizer, batches, config.gradient_clip, bfloat16)
             recipe.after_step(step, config.steps)
-            values = {"step": step, **values, "learning_rate": config.learning_rate_at(step)}
+            values = {"step": step, **here.mean(values), "learning_rate": config.learning_rate_at(step)}
             _check_finite(values)
             rate = config.batch_size * recipe.frames * (step - done) / (time.perf_counter() - began)
             bar.set_postfix(loss=f"{values['loss']:.4f}", frames_per_s=f"{rate:.0f}", refresh=False)
             bar.update()
+            if logs is None:
+                continue
             if step % config.log_every == 0 or step == config.steps:
                 logs.metrics.write(values)
                 logs.tensorboard.write("train", step, {**values, "frames_per_second": rate})
@@ -146,29 +160,57 @@ def _run(
             if step % config.checkpoint_every == 0 or step == config.steps:
                 recipe.save(run_path, validation)  # first: a checkpoint says that all before it is on disk
                 save_checkpoint(checkpoint, step, recipe, optimizer, identity)
+        here.wait()
     seconds = time.perf_counter() - began
     frames = config.batch_size * recipe.frames * (config.steps - done)
-    if measures is None:  # no step was left to run
+    if measures is None:  # no step was left to run, or another process measured
         measures = recipe.validate(training, validation)
     recipe.eval()
     return RunResult(recipe, measures, seconds, frames / seconds)
 
 
-def train_step(
+def _logs(run_path: Path, recipe: Recipe, config: RunConfig, done: int) -> RunLogs:
+    return RunLogs(run_path, recipe.losses, recipe.measures, tensorboard=config.tensorboard, last_step=done)
+
+
+def _batches(
     recipe: Recipe,
+    training: Episodes,
+    windows: NDArray[np.int64],
+    step: int,
+    config: RunConfig,
+    here: Ranks,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """This process's samples of a step's batch, in as many parts as are accumulated."""
+    starts = batch_starts(windows, config.batch_size, seed=config.seed, step=step)
+    draws = recipe.draws(draws_generator(seed=config.seed, step=step), config.batch_size)
+    for part in range(config.accumulate):
+        own = here.share(config.batch_size, part, config.accumulate)
+        yield recipe.batch(training, starts[own]) | {name: drawn[own] for name, drawn in draws.items()}
+
+
+def train_step(
+    module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: dict[str, torch.Tensor],
+    batches: Sequence[dict[str, torch.Tensor]],
     gradient_clip: float,
     bfloat16: bool,
 ) -> dict[str, float]:
-    """One optimizer step on a batch of the recipe's; its losses and the norm of the gradient."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        losses = recipe(batch)
+    """One optimizer step of a recipe, whose gradient is the mean over `batches`; its losses and the norm of the gradient."""
     optimizer.zero_grad(set_to_none=True)
-    losses["loss"].backward()
-    norm = nn.utils.clip_grad_norm_(recipe.parameters(), gradient_clip)
+    totals: dict[str, float] = {}
+    for place, batch in enumerate(batches):
+        kind = next(iter(batch.values())).device.type
+        last = place == len(batches) - 1
+        with nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync():
+            with torch.autocast(kind, torch.bfloat16, enabled=bfloat16):
+                losses = module(batch)
+            (losses["loss"] / len(batches)).backward()
+        for name, value in losses.items():
+            totals[name] = totals.get(name, 0.0) + value.item() / len(batches)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), gradient_clip)
     optimizer.step()
-    return {name: losses[name].item() for name in ("loss", *recipe.losses)} | {"gradient_norm": norm.item()}
+    return {**totals, "gradient_norm": norm.item()}
 
 
 def _check_finite(values: dict[str, float]) -> None:

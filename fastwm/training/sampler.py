@@ -13,9 +13,10 @@ def batch_starts(
     return windows[np.random.default_rng((seed, step, 0)).integers(len(windows), size=batch_size)]
 
 
-def step_seed(*, seed: int, step: int) -> int:
-    """The seed of everything torch draws in one step (projections, dropout)."""
-    return int(np.random.default_rng((seed, step, 1)).integers(2**63))
+def step_seed(*, seed: int, step: int, rank: int = 0) -> int:
+    """The seed of everything torch draws in one step on one process (projections, dropout)."""
+    key = (seed, step, 1) if rank == 0 else (seed, step, 1, rank)
+    return int(np.random.default_rng(key).integers(2**63))
 
 
 def draws_generator(*, seed: int, step: int) -> np.random.Generator:

@@ -1,0 +1,162 @@
+"""Training in several processes: what they learn together is what one learns from the whole batch."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_data import write_dots
+from torch import nn
+
+from fastwm.models import WorldModel
+from fastwm.training.batch_norm import apart, together
+from fastwm.training.ranks import Ranks
+
+MODEL = "--image-size 16 --encoder-width 4 --embed-dim 12 --width 10 --heads 2 --head-dim 6 --mlp-dim 14 --projector-dim 20"
+RUN = (
+    "--steps 12 --batch-size 16 --projections 32 --precision float32 --device cpu --validation-fraction 0.2 --log-every 1 "
+    "--checkpoint-every 5 --warmup-steps 4 --no-tensorboard --quiet --threads 1"
+)
+
+# A batch normalisation cancels the bias before it: its gradient is rounding, which Adam takes for a direction.
+CANCELLED = ("head.bias", "conv1.bias", "conv2.bias", "projector.fc1.bias", "pred_proj.fc1.bias", "running_mean")
+
+
+@pytest.fixture(scope="module")
+def dots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dots(tmp_path_factory.mktemp("data") / "dots.h5")
+
+
+def command(data: Path, run: Path, more: str) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "fastwm.cli",
+        "train",
+        str(data),
+        str(run),
+        *MODEL.split(),
+        *RUN.split(),
+        *more.split(),
+    ]
+
+
+def train(data: Path, run: Path, more: str = "") -> str:
+    done = subprocess.run(command(data, run, more), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    with open(run / "metrics.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def assert_same(run: Path, alone: Path) -> None:
+    """The losses of every step, and each tensor at the end: equal but for the order of sums."""
+    for found, expected in zip(rows(run), rows(alone), strict=True):
+        assert found == pytest.approx(expected, rel=2e-4), found["step"]
+    truth = WorldModel.load(alone).state_dict()
+    for name, tensor in WorldModel.load(run).state_dict().items():
+        if name.endswith(CANCELLED):
+            continue
+        assert torch.allclose(tensor, truth[name], rtol=2e-3, atol=2e-4), (name, tensor - truth[name])
+
+
+@pytest.fixture(scope="module")
+def alone(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("alone")
+    assert "trained in" in train(dots, run)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["", "--regulariser vicreg"], ids=["sigreg", "vicreg"])
+def test_two_processes_learn_what_one_does(more: str, dots: Path, alone: Path, tmp_path: Path) -> None:
+    if more:
+        alone = tmp_path / "alone"
+        train(dots, alone, more)
+    printed = train(dots, tmp_path / "two", f"{more} --devices 2")
+    assert printed.count("trained in") == 1
+    assert_same(tmp_path / "two", alone)
+    assert (tmp_path / "two" / "validation.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_two_goes_on(dots: Path, alone: Path, tmp_path: Path) -> None:
+    """One process dies in its eighth step: the others end, with an error, and --resume goes on from the fifth."""
+    run = tmp_path / "run"
+    deadly = tmp_path / "deadly"
+    deadly.mkdir()
+    (deadly / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import fastwm.training.loop as loop\n"
+        "    after, calls = loop.batch_starts, []\n"
+        "    def batch_starts(*arguments, **keywords):\n"
+        "        calls.append(1)\n"
+        "        if len(calls) == 8:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return after(*arguments, **keywords)\n"
+        "    loop.batch_starts = batch_starts\n"
+    )
+    paths = os.pathsep.join(filter(None, [str(deadly), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        command(dots, run, "--devices 2"),
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "--resume goes on" in done.stderr
+    assert len(rows(run)) in (7, 8)
+    train(dots, run, "--devices 2 --resume")
+    assert_same(run, alone)
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_is_refused(dots: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(dots, tmp_path / "run", "--batch-size 15 --devices 2"), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "batch_size is 15; expected a multiple of 2" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_shares_are_the_batch() -> None:
+    for count, parts in ((1, 1), (2, 1), (3, 2), (4, 3)):
+        places = torch.arange(24)
+        shares = [
+            places[Ranks(r, count).share(24, part, parts)] for part in range(parts) for r in range(count)
+        ]
+        assert torch.equal(torch.cat(shares), places)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (9, 5)), (nn.BatchNorm2d, (3, 5, 4, 2))])
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}]
+)
+def test_one_process_alone_normalises_as_pytorch(kind: type, shape: tuple[int, ...], options: dict) -> None:
+    torch.manual_seed(0)
+    ours, theirs = (kind(5, **options, dtype=torch.float64) for _ in range(2))
+    wrapped = nn.Sequential(ours)
+    together(wrapped)
+    for _ in range(3):
+        x = (3 * torch.randn(shape, dtype=torch.float64) + 1).requires_grad_()
+        twin = x.detach().clone().requires_grad_()
+        weight = torch.randn(shape, dtype=torch.float64)
+        (wrapped(x) * weight).sum().backward()
+        (theirs(twin) * weight).sum().backward()
+        torch.testing.assert_close(x.grad, twin.grad)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+    apart(wrapped)
+    assert type(ours) is kind
+    wrapped.eval()
+    theirs.eval()
+    torch.testing.assert_close(wrapped(x), theirs(x))
