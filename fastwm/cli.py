@@ -130,6 +130,11 @@ def _parser(arguments: Sequence[str]) -> Parser:
         "train": (_train, "train a world model on episodes", _TRAIN_EXAMPLES),
         "plan": (_plan, "plan from one picture to another", _PLAN_EXAMPLES),
         "eval": (_eval, "how often a model's plans reach their goals, in closed loop", _EVAL_EXAMPLES),
+        "diagnose": (
+            _diagnose,
+            "what a model is good for: actions, horizon, ranking, rank",
+            _DIAGNOSE_EXAMPLES,
+        ),
         "bench": (_bench, "how fast the kernels and a whole plan are on this machine", _BENCH_EXAMPLES),
         "info": (_info, "what runs here: backend, instruction set, threads, versions", _INFO_EXAMPLES),
     }
@@ -304,6 +309,32 @@ def _eval(parser: Parser) -> None:
     _search(parser)
     _backend(parser)
     _quiet(parser)
+
+
+_DIAGNOSE_EXAMPLES = """examples:
+  fastwm diagnose runs/demo/model runs/demo/episodes.h5 --out diagnosis.html
+  fastwm diagnose runs/mine data/mine.h5 --json              episodes of no world of ours: without the ranking of plans
+
+Measured on the episodes that training holds out, if --seed and --validation-fraction are the training's. The ranking of plans
+needs the world that the episodes come from, which a file of `fastwm collect` names.
+"""
+
+
+def _diagnose(parser: Parser) -> None:
+    parser.add_argument("model", metavar="DIR", help="a saved world model")
+    parser.add_argument("data", metavar="FILE", help="episodes, best those of its training")
+    parser.add_argument("--env", choices=WORLDS, help="world to try plans in (default: the file's)")
+    parser.add_argument("--out", metavar="HTML", help="write a page there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    parser.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.05,
+        metavar="X",
+        help="episodes held out (default: 0.05)",
+    )
+    _engine(parser)
 
 
 _BENCH_EXAMPLES = """examples:

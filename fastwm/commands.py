@@ -193,6 +193,35 @@ def _policy(parsed: argparse.Namespace, name: str, dtype: str) -> Policy:
     return PlannerPolicy(_search(parsed).planner(engine, world), name=name)
 
 
+def diagnose(parsed: argparse.Namespace) -> None:
+    """What a model is good for."""
+    from fastwm.diagnose import diagnose, write_page
+    from fastwm.diagnose.page import findings, lines
+
+    model = _load(parsed.model)
+    episodes = Episodes(parsed.data)
+    training, validation = episodes.split(parsed.validation_fraction, seed=parsed.seed)
+    world = parsed.env or episodes.attributes.get("world")
+    engine = _compile(model, parsed, parsed.dtype)
+    found = diagnose(
+        engine,
+        training,
+        validation,
+        envs.world(world) if world in envs.WORLDS else None,
+        seed=parsed.seed,
+    )
+    if parsed.out is not None:
+        write_page(parsed.out, found, parsed.model, engine.info())
+    if parsed.json:
+        _print(json.dumps(found.to_dict()))
+        return
+    _print("\n".join(lines(found)))
+    for finding in findings(found):
+        _print(f"! {finding}")
+    if parsed.out is not None:
+        _print(f"\n  {parsed.out}")
+
+
 def bench(parsed: argparse.Namespace) -> int:
     """How fast it runs here; 1 if something did not agree with PyTorch."""
     try:

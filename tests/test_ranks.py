@@ -24,7 +24,14 @@ RUN = (
 )
 
 # A batch normalisation cancels the bias before it: its gradient is rounding, which Adam takes for a direction.
-CANCELLED = ("head.bias", "conv1.bias", "conv2.bias", "projector.fc1.bias", "pred_proj.fc1.bias", "running_mean")
+CANCELLED = (
+    "head.bias",
+    "conv1.bias",
+    "conv2.bias",
+    "projector.fc1.bias",
+    "pred_proj.fc1.bias",
+    "running_mean",
+)
 
 
 @pytest.fixture(scope="module")
