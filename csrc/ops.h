@@ -136,6 +136,30 @@ struct GoalCostArgs {
   int32_t threads;
 };
 
+// ---- sigreg: samples -> the Epps-Pulley statistic of every column, and its gradient
+
+constexpr int64_t SIGREG_MOST_FREQUENCIES = 32;
+
+struct SigregArgs {
+  const float* samples;  // [T, B, P]
+  const float* rule;     // [3, F] of each frequency: the normal's characteristic function, weight w, 2 w frequency
+  float* found;          // [T, P] out
+  float* pull;           // [T, 2, F, P] out: 2 w frequency times (mean cosine - the normal's), and times mean sine
+  int64_t T, B, P, F;    // F at most SIGREG_MOST_FREQUENCIES
+  double spacing;        // the frequencies are spacing times 1 .. F
+  int32_t threads;
+};
+
+struct SigregBackwardArgs {
+  const float* gradient;  // [T, P] of the statistic
+  const float* samples;   // [T, B, P]
+  const float* pull;      // [T, 2, F, P]
+  float* out;             // [T, B, P] gradient of the samples
+  int64_t T, B, P, F;
+  double spacing;
+  int32_t threads;
+};
+
 // ---- cem_update: candidates and their costs -> mean and std of the elites
 
 struct CemUpdateArgs {

@@ -186,6 +186,25 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
           k.cem_update(a);
         });
 
+  m.def("sigreg", [](const std::string& isa, uintptr_t samples, uintptr_t rule, uintptr_t found, uintptr_t pull,
+                     int64_t T, int64_t B, int64_t P, int64_t F, double spacing, int32_t threads) {
+    const SigregArgs a{
+        at<float>(samples), at<float>(rule), at<float>(found), at<float>(pull), T, B, P, F, spacing, threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.sigreg(a);
+  });
+  m.def("sigreg_backward",
+        [](const std::string& isa, uintptr_t gradient, uintptr_t samples, uintptr_t pull, uintptr_t out, int64_t T,
+           int64_t B, int64_t P, int64_t F, double spacing, int32_t threads) {
+          const SigregBackwardArgs a{
+              at<float>(gradient), at<float>(samples), at<float>(pull), at<float>(out), T, B, P, F, spacing, threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.sigreg_backward(a);
+        });
+  m.attr("SIGREG_MOST_FREQUENCIES") = SIGREG_MOST_FREQUENCIES;
+
   m.def("fma_peak", [](const std::string& isa, uintptr_t sums, int64_t rounds, int32_t dtype, int32_t threads) {
     const FmaPeakArgs a{at<float>(sums), rounds, static_cast<DType>(dtype), threads};
     const Kernels& k = kernels_of(isa);
