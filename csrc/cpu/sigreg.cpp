@@ -18,25 +18,12 @@ constexpr int64_t ROWS_PER_SUM = 128;            // float32 sums of this many, t
 constexpr int64_t SAMPLES_PER_THREAD = 16384;    // about 20 us
 constexpr int64_t MOST = SIGREG_MOST_FREQUENCIES;
 
-FASTWM_INLINE vf load_columns(const float* p, int64_t count) {
-  if (count == LANES) return load(p);
-  float padded[LANES] = {};
-  std::memcpy(padded, p, sizeof(float) * count);
-  return load(padded);
-}
-FASTWM_INLINE void store_columns(float* p, vf x, int64_t count) {
-  if (count == LANES) return store(p, x);
-  float padded[LANES];
-  store(padded, x);
-  std::memcpy(p, padded, sizeof(float) * count);
-}
-
 // One vector of columns of one batch.
 struct Tile {
   const float* samples;  // [B] rows, P apart
   int64_t B, P, count;   // count <= LANES columns
 
-  FASTWM_INLINE vf row(int64_t b) const { return load_columns(samples + b * P, count); }
+  FASTWM_INLINE vf row(int64_t b) const { return load_part(samples + b * P, count); }
   // Whether every angle is near. NaN and infinity are not.
   bool is_near(Factor factor) const {
     vi most{};
@@ -97,10 +84,10 @@ void forward_tile(const SigregArgs& a, int64_t t, int64_t p, int64_t count) {
   for (int64_t f = 0; f < a.F; ++f) {
     const vf re = sums[f].re * each - a.rule[f], im = sums[f].im * each;
     found = fma(fma(re, re, im * im), set(a.rule[a.F + f]), found);
-    store_columns(pull + f * a.P, re * a.rule[2 * a.F + f], count);
-    store_columns(pull + (a.F + f) * a.P, im * a.rule[2 * a.F + f], count);
+    store_part(pull + f * a.P, re * a.rule[2 * a.F + f], count);
+    store_part(pull + (a.F + f) * a.P, im * a.rule[2 * a.F + f], count);
   }
-  store_columns(a.found + t * a.P + p, found * static_cast<float>(a.B), count);
+  store_part(a.found + t * a.P + p, found * static_cast<float>(a.B), count);
 }
 
 // out = -gradient Im sum over f of (pull cosine - i pull sine) exp(i f spacing x), R rows
@@ -117,7 +104,7 @@ FASTWM_INLINE void slopes(const Tile& tile, int64_t first, Factor spacing, int64
   }
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
-    store_columns(out + (first + r) * tile.P, -gradient * times(total[r], base[r]).im, tile.count);
+    store_part(out + (first + r) * tile.P, -gradient * times(total[r], base[r]).im, tile.count);
 }
 
 template <class Distance>
@@ -133,9 +120,9 @@ void backward_tile(const SigregBackwardArgs& a, int64_t t, int64_t p, int64_t co
   const float* given = a.pull + t * 2 * a.F * a.P + p;
   Complex pull[MOST];
   for (int64_t f = 0; f < a.F; ++f)
-    pull[f] = {load_columns(given + f * a.P, count), -load_columns(given + (a.F + f) * a.P, count)};
+    pull[f] = {load_part(given + f * a.P, count), -load_part(given + (a.F + f) * a.P, count)};
   (tile.is_near(spacing) ? all_slopes<Near> : all_slopes<Far>)(tile, spacing, a.F, pull,
-                                                               load_columns(a.gradient + t * a.P + p, count),
+                                                               load_part(a.gradient + t * a.P + p, count),
                                                                a.out + t * a.B * a.P + p);
 }
 

@@ -101,9 +101,9 @@ def _check_forward(samples: Tensor, knots: int) -> tuple[Tensor, Tensor]:
 
 def _isa(samples: Tensor, frequencies: int) -> str | None:
     """The instruction set whose kernels take these samples, None if PyTorch computes."""
-    isa = _check.kernels_for(samples.device, None)
+    isa = _check.training_kernels_for(samples)
     few = isa is not None and frequencies <= cpu_module().SIGREG_MOST_FREQUENCIES
-    return isa if few and samples.dtype == torch.float32 else None
+    return isa if few else None
 
 
 @functools.cache
