@@ -100,7 +100,40 @@ struct RolloutArgs {
   int64_t until;  // monotonic nanoseconds: no tile is started later, its latents are NaN; 0 without end
 };
 
-// ---- attention: queries, keys, values of a window of a few tokens -> weighted values (cuda alone)
+// ---- adaln: rows, shift and scale -> norm, modulation and a second norm, and its gradient (the CPU's; a GPU's is
+// Triton's)
+
+struct AdaLNArgs {
+  const float* x;      // [rows, W]
+  const float* shift;  // [rows / share, W]: of each `share` rows in a row
+  const float* scale;  // [rows / share, W]
+  const float* gain;   // [W] of the second norm, or null: there is none
+  const float* bias;   // [W]
+  float* y;            // [rows, W] out
+  int64_t rows, share, W;
+  float eps, affine_eps;
+  int32_t threads;
+};
+
+constexpr int64_t ADALN_ROWS_PER_TASK = 32;  // at least; of whole shares
+
+struct AdaLNBackwardArgs {
+  const float* gradient;  // [rows, W] of y
+  const float* x;
+  const float* shift;
+  const float* scale;
+  const float* gain;  // or null
+  float* dx;          // [rows, W] out
+  float* dshift;      // [rows / share, W] out
+  float* dscale;      // [rows / share, W] out
+  float* of_affine;   // [tasks, 2, W] out: parts of the gradients of gain and bias; null without gain
+  float* workspace;   // [tasks, 3, W]
+  int64_t rows, share, W, tasks;
+  float eps, affine_eps;
+  int32_t threads;
+};
+
+// ---- attention: queries, keys, values of a window of a few tokens -> weighted values
 
 // In numbers, from one row, token or head to the next; the D numbers of a head lie together.
 struct AttentionStrides {
@@ -121,6 +154,25 @@ struct AttentionArgs {
   DType dtype;
 };
 
+// The same on the CPU with its gradient: float32, any D, any addresses.
+constexpr int64_t ATTENTION_MOST_TOKENS = 32;
+
+struct AttentionTrainingArgs {
+  const float* gradient;  // [R, n, H, D] dense, of the result; null: forward
+  const float* q;
+  const float* k;
+  const float* v;
+  float* out;  // [R, n, H, D] dense, out of forward; of backward, where out is null:
+  float* dq;
+  float* dk;
+  float* dv;
+  int64_t R, n, H, D;  // n at most ATTENTION_MOST_TOKENS
+  AttentionStrides q_strides, k_strides, v_strides;
+  int64_t frame_tokens;
+  float scale;
+  int32_t threads;
+};
+
 // ---- goal_cost: predicted latents, goal -> one cost per candidate
 
 enum class Metric : int32_t { squared, absolute, cosine };
@@ -133,6 +185,30 @@ struct GoalCostArgs {
   int64_t B, S, T, E;
   Metric metric;
   Reduce reduce;  // over T
+  int32_t threads;
+};
+
+// ---- sigreg: samples -> the Epps-Pulley statistic of every column, and its gradient
+
+constexpr int64_t SIGREG_MOST_FREQUENCIES = 32;
+
+struct SigregArgs {
+  const float* samples;  // [T, B, P]
+  const float* rule;     // [3, F] of each frequency: the normal's characteristic function, weight w, 2 w frequency
+  float* found;          // [T, P] out
+  float* pull;           // [T, 2, F, P] out: 2 w frequency times (mean cosine - the normal's), and times mean sine
+  int64_t T, B, P, F;    // F at most SIGREG_MOST_FREQUENCIES
+  double spacing;        // the frequencies are spacing times 1 .. F
+  int32_t threads;
+};
+
+struct SigregBackwardArgs {
+  const float* gradient;  // [T, P] of the statistic
+  const float* samples;   // [T, B, P]
+  const float* pull;      // [T, 2, F, P]
+  float* out;             // [T, B, P] gradient of the samples
+  int64_t T, B, P, F;
+  double spacing;
   int32_t threads;
 };
 

@@ -1,4 +1,4 @@
-"""AdaLN as a torch op on the CPU: its formula, gradients, tracing, and what it refuses. Kernels: tests/gpu/test_adaln.py."""
+"""AdaLN as a torch op on the CPU: its formula, kernels, gradients, tracing, refusals. A GPU's: tests/gpu/test_adaln.py."""
 
 from __future__ import annotations
 
@@ -45,6 +45,38 @@ def test_as_exact_as_pytorch(shared: bool, dtype: torch.dtype) -> None:
         torch.testing.assert_close(found["result"].double(), truth, rtol=0.03, atol=0.06)
         return
     assert_as_exact_as_pytorch(found, reference.adaln, given, gradient)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [((1, 1, 1), False), ((7, 3, 17), False), ((5, 3, 33), True), ((3, 40, 192), True), ((70, 64), False)],
+)
+def test_kernels_are_as_exact_as_pytorch(rows, shared: bool, affine: bool, isa: str, monkeypatch) -> None:
+    monkeypatch.setenv("FASTWM_ISA", isa)
+    of = (*rows[:-2], 1, rows[-1]) if shared else rows
+    shapes = {"x": rows, "shift": of, "scale": of} | (
+        {"gain": rows[-1:], "bias": rows[-1:]} if affine else {}
+    )
+    given = {name: random(*shape, seed=i) + 0.5 for i, (name, shape) in enumerate(shapes.items())}
+    gradient = random(*rows, seed=9)
+    before, runs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            runs.append(result_and_gradients(ops.adaln, given, gradient, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(x, runs[1][name]) for name, x in runs[0].items())
+    if rows[-1] > 1:  # a row of one number has no deviation
+        assert_as_exact_as_pytorch(runs[0], reference.adaln, given, gradient)
+
+
+def test_strided_arguments(monkeypatch) -> None:
+    x, both = random(5, 4, 9).transpose(0, 1), random(4, 5, 18, seed=1)
+    shift, scale = both.chunk(2, dim=-1)  # as parts of one projection come
+    dense = [t.contiguous() for t in (x, shift, scale)]
+    assert torch.equal(ops.adaln(x, shift, scale), ops.adaln(*dense))
 
 
 @pytest.mark.parametrize("affine", [False, True])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from gradients import random, result_and_gradients
+from gradients import assert_as_exact_as_pytorch, random, result_and_gradients
 
-from fastwm import ops
+from fastwm import ops, reference
 
 
 def arguments(n: int = 6, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -38,6 +38,50 @@ def test_the_scale_is_an_argument() -> None:
 def test_gradients_are_those_of_finite_differences(frame_tokens: int) -> None:
     given = [x[:1, :4, :2, :3].clone().requires_grad_() for x in arguments(6, torch.float64).values()]
     assert torch.autograd.gradcheck(lambda *x: ops.attention(*x, frame_tokens=frame_tokens), given)
+
+
+@pytest.mark.parametrize(
+    ("R", "n", "H", "D", "frame_tokens"),
+    [
+        (1, 1, 1, 1, 1),
+        (3, 3, 2, 64, 1),
+        (2, 5, 3, 17, 0),
+        (2, 31, 1, 8, 4),
+        (70, 32, 2, 24, 1),
+        (2, 33, 1, 8, 1),
+    ],
+)
+def test_kernels_are_as_exact_as_pytorch(R, n, H, D, frame_tokens, isa: str, monkeypatch) -> None:
+    """The last has more tokens than the kernels take."""
+    monkeypatch.setenv("FASTWM_ISA", isa)
+    qkv = random(R, n, 3, H, D)  # parts of one projection
+
+    def of(function):
+        return lambda q, k, v: function(q, k, v, frame_tokens=frame_tokens, scale=0.7 * D**-0.5)
+
+    given = dict(zip("qkv", qkv.unbind(2), strict=True))
+    gradient = random(R, n, H, D, seed=9)
+    before, runs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            runs.append(result_and_gradients(of(ops.attention), given, gradient, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(x, runs[1][name]) for name, x in runs[0].items())
+    assert_as_exact_as_pytorch(runs[0], of(reference.attention), given, gradient)
+    assert torch.equal(of(ops.attention)(*qkv.unbind(2)), runs[0]["result"])  # strided as they come
+
+
+def test_what_is_not_finite_stays_in_its_window_and_is_not_seen_before(isa: str, monkeypatch) -> None:
+    monkeypatch.setenv("FASTWM_ISA", isa)
+    given = arguments(5)
+    clean = ops.attention(**given)
+    given["k"][1, 3, 1, 2] = float("nan")
+    found = ops.attention(**given)
+    assert found[1, 3:, 1].isnan().all()
+    found[1, 3:, 1] = clean[1, 3:, 1]
+    assert torch.equal(found, clean)
 
 
 def test_opcheck() -> None:

@@ -186,6 +186,95 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
           k.cem_update(a);
         });
 
+  m.def("adaln",
+        [](const std::string& isa, uintptr_t x, uintptr_t shift, uintptr_t scale, uintptr_t gain, uintptr_t bias,
+           uintptr_t y, int64_t rows, int64_t share, int64_t W, float eps, float affine_eps, int32_t threads) {
+          const AdaLNArgs a{at<float>(x),
+                            at<float>(shift),
+                            at<float>(scale),
+                            at<float>(gain),
+                            at<float>(bias),
+                            at<float>(y),
+                            rows,
+                            share,
+                            W,
+                            eps,
+                            affine_eps,
+                            threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.adaln(a);
+        });
+  m.def("adaln_backward",
+        [](const std::string& isa, uintptr_t gradient, uintptr_t x, uintptr_t shift, uintptr_t scale, uintptr_t gain,
+           uintptr_t dx, uintptr_t dshift, uintptr_t dscale, uintptr_t of_affine, uintptr_t workspace, int64_t rows,
+           int64_t share, int64_t W, int64_t tasks, float eps, float affine_eps, int32_t threads) {
+          const AdaLNBackwardArgs a{at<float>(gradient),
+                                    at<float>(x),
+                                    at<float>(shift),
+                                    at<float>(scale),
+                                    at<float>(gain),
+                                    at<float>(dx),
+                                    at<float>(dshift),
+                                    at<float>(dscale),
+                                    at<float>(of_affine),
+                                    at<float>(workspace),
+                                    rows,
+                                    share,
+                                    W,
+                                    tasks,
+                                    eps,
+                                    affine_eps,
+                                    threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.adaln_backward(a);
+        });
+  m.attr("ADALN_ROWS_PER_TASK") = ADALN_ROWS_PER_TASK;
+  m.def("attention", [](const std::string& isa, const std::vector<uintptr_t>& p, const std::vector<int64_t>& sizes,
+                        const std::vector<int64_t>& s, int64_t frame_tokens, float scale, int32_t threads) {
+    const AttentionTrainingArgs a{at<float>(p.at(0)),
+                                  at<float>(p.at(1)),
+                                  at<float>(p.at(2)),
+                                  at<float>(p.at(3)),
+                                  at<float>(p.at(4)),
+                                  at<float>(p.at(5)),
+                                  at<float>(p.at(6)),
+                                  at<float>(p.at(7)),
+                                  sizes.at(0),
+                                  sizes.at(1),
+                                  sizes.at(2),
+                                  sizes.at(3),
+                                  {s.at(0), s.at(1), s.at(2)},
+                                  {s.at(3), s.at(4), s.at(5)},
+                                  {s.at(6), s.at(7), s.at(8)},
+                                  frame_tokens,
+                                  scale,
+                                  threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.attention(a);
+  });
+  m.attr("ATTENTION_MOST_TOKENS") = ATTENTION_MOST_TOKENS;
+  m.def("sigreg", [](const std::string& isa, uintptr_t samples, uintptr_t rule, uintptr_t found, uintptr_t pull,
+                     int64_t T, int64_t B, int64_t P, int64_t F, double spacing, int32_t threads) {
+    const SigregArgs a{
+        at<float>(samples), at<float>(rule), at<float>(found), at<float>(pull), T, B, P, F, spacing, threads};
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.sigreg(a);
+  });
+  m.def("sigreg_backward",
+        [](const std::string& isa, uintptr_t gradient, uintptr_t samples, uintptr_t pull, uintptr_t out, int64_t T,
+           int64_t B, int64_t P, int64_t F, double spacing, int32_t threads) {
+          const SigregBackwardArgs a{
+              at<float>(gradient), at<float>(samples), at<float>(pull), at<float>(out), T, B, P, F, spacing, threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.sigreg_backward(a);
+        });
+  m.attr("SIGREG_MOST_FREQUENCIES") = SIGREG_MOST_FREQUENCIES;
+
   m.def("fma_peak", [](const std::string& isa, uintptr_t sums, int64_t rounds, int32_t dtype, int32_t threads) {
     const FmaPeakArgs a{at<float>(sums), rounds, static_cast<DType>(dtype), threads};
     const Kernels& k = kernels_of(isa);

@@ -15,6 +15,11 @@ struct Kernels {
   void (*cem_update)(const CemUpdateArgs&);
   int64_t (*fma_peak)(const FmaPeakArgs&);  // returns how many additions and multiplications were done
   void (*activate)(const ActivateArgs&);
+  void (*adaln)(const AdaLNArgs&);
+  void (*adaln_backward)(const AdaLNBackwardArgs&);
+  void (*attention)(const AttentionTrainingArgs&);
+  void (*sigreg)(const SigregArgs&);
+  void (*sigreg_backward)(const SigregBackwardArgs&);
 };
 
 // Best first. Only those that the machine can run.

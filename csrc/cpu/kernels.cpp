@@ -12,11 +12,17 @@ void goal_cost(const GoalCostArgs&);
 void cem_update(const CemUpdateArgs&);
 int64_t fma_peak(const FmaPeakArgs&);
 void activate(const ActivateArgs&);
+void adaln(const AdaLNArgs&);
+void adaln_backward(const AdaLNBackwardArgs&);
+void attention(const AttentionTrainingArgs&);
+void sigreg(const SigregArgs&);
+void sigreg_backward(const SigregBackwardArgs&);
 
 #define STRING(x) #x
 #define NAME(x) STRING(x)
 extern const Kernels kernels;
-const Kernels kernels = {NAME(FASTWM_ISA),  LANES,     cem_sample, rollout,  rollout_tile,
-                         rollout_workspace, goal_cost, cem_update, fma_peak, activate};
+const Kernels kernels = {NAME(FASTWM_ISA), LANES,      cem_sample,     rollout,  rollout_tile, rollout_workspace,
+                         goal_cost,        cem_update, fma_peak,       activate, adaln,        adaln_backward,
+                         attention,        sigreg,     sigreg_backward};
 
 }  // namespace fastwm::FASTWM_ISA

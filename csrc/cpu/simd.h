@@ -88,6 +88,27 @@ FASTWM_INLINE float sum(vf x) {
 #endif
 }
 
+// The first `count` lanes, 0 < count <= LANES: the others are zero where loaded or kept, and not touched where stored.
+FASTWM_INLINE vf load_part(const float* p, int64_t count) {
+  if (count >= LANES) return load(p);
+  float padded[LANES] = {};
+  std::memcpy(padded, p, sizeof(float) * count);
+  return load(padded);
+}
+FASTWM_INLINE void store_part(float* p, vf x, int64_t count) {
+  if (count >= LANES) return store(p, x);
+  float padded[LANES];
+  store(padded, x);
+  std::memcpy(p, padded, sizeof(float) * count);
+}
+FASTWM_INLINE vf keep_part(vf x, int64_t count) {
+  if (count >= LANES) return x;
+  float padded[LANES], kept[LANES] = {};
+  store(padded, x);
+  std::memcpy(kept, padded, sizeof(float) * count);
+  return load(kept);
+}
+
 FASTWM_INLINE vf sqrt(vf x) {
 #if FASTWM_ISA_avx512 || FASTWM_ISA_avx512_bf16
   return (vf)_mm512_sqrt_ps((__m512)x);

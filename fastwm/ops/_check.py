@@ -165,6 +165,11 @@ def kernels_for(device: torch.device, isa: str | None) -> str | None:
     return backend.isa()
 
 
+def training_kernels_for(value: Tensor) -> str | None:
+    """The instruction set whose kernels train with such a tensor, float32 on the CPU; None for the PyTorch reference."""
+    return kernels_for(value.device, None) if value.dtype == torch.float32 else None
+
+
 def address(value: Tensor | None) -> int:
     """Where a contiguous tensor starts, 0 for None."""
     return 0 if value is None else value.data_ptr()

@@ -1,4 +1,6 @@
-"""LayerNorm, modulation by shift and scale, and an optional second LayerNorm; with gradients."""
+"""LayerNorm, modulation by shift and scale, and an optional second LayerNorm; with gradients.
+
+A GPU's kernels are Triton's; the CPU's, in C++, take float32, and PyTorch computes other dtypes there."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastwm import reference
+from fastwm.engine.backend import cpu_module
 from fastwm.engine.cuda import device
 from fastwm.ops import _check
 from fastwm.ops._register import op
@@ -95,6 +98,13 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     empty = _check_forward(x, shift, scale, gain, bias, eps, affine_eps)
     if not device.is_gpu(x.device):
+        isa = _check.training_kernels_for(x)
+        if isa is not None:
+            x, shift, scale = x.contiguous(), shift.contiguous(), scale.contiguous()
+            affine = [None if t is None else t.contiguous() for t in (gain, bias)]
+            addresses = map(_check.address, (x, shift, scale, *affine, empty[0]))
+            cpu_module().adaln(isa, *addresses, *_sizes(x, shift), eps, affine_eps, torch.get_num_threads())
+            return empty
         return reference.adaln(x, shift, scale, gain, bias, eps, affine_eps).contiguous(), empty[1]
     from fastwm.triton import adaln as kernels
 
@@ -131,8 +141,39 @@ def _backward(
     affine_eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if not device.is_gpu(x.device):
+        isa = _check.training_kernels_for(x)
+        if isa is not None:
+            return _backward_on_cpu(isa, gradient, x, shift, scale, gain, eps, affine_eps)
         found = reference.adaln_backward(gradient, x, shift, scale, gain, eps, affine_eps)
         return tuple(t.contiguous() for t in found)  # type: ignore[return-value]
     from fastwm.triton import adaln as kernels
 
     return kernels.backward(gradient, x, shift, scale, gain, statistics)
+
+
+def _sizes(x: Tensor, shift: Tensor) -> tuple[int, int, int]:
+    """Rows of x, how many share one of shift, and their width."""
+    return x.numel() // x.shape[-1], x.numel() // shift.numel(), x.shape[-1]
+
+
+def _backward_on_cpu(
+    isa: str,
+    gradient: Tensor,
+    x: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    gain: Tensor | None,
+    eps: float,
+    affine_eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, share, W = _sizes(x, shift)
+    given = [None if t is None else t.contiguous() for t in (gradient, x, shift, scale, gain)]
+    each = max(1, cpu_module().ADALN_ROWS_PER_TASK // share) * share
+    tasks = -(-rows // each)
+    dx, dshift, dscale = (torch.empty(t.shape) for t in (x, shift, scale))
+    of_affine = torch.empty(tasks if gain is not None else 0, 2, W)
+    workspace = torch.empty(tasks, 3, W)
+    addresses = map(_check.address, (*given, dx, dshift, dscale, of_affine, workspace))
+    threads = torch.get_num_threads()
+    cpu_module().adaln_backward(isa, *addresses, rows, share, W, tasks, eps, affine_eps, threads)
+    return dx, dshift, dscale, x.new_empty(0) if gain is None else of_affine.sum(0)

@@ -1,4 +1,6 @@
-"""Attention of windows of tokens, with gradients: LeWM's three tokens or a video's hundreds."""
+"""Attention of windows of tokens, with gradients: LeWM's three tokens or a video's hundreds.
+
+The CPU's kernels, in C++, take float32 and at most 32 tokens; PyTorch computes the rest there."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastwm import reference
+from fastwm.engine.backend import cpu_module
 from fastwm.engine.cuda import device
 from fastwm.ops import _check
 from fastwm.ops._register import op
@@ -70,6 +73,8 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     out, sums = _check_forward(q, k, v, frame_tokens, scale, trains)
     if not device.is_gpu(q.device):
+        if _on_cpu(None, q, k, v, (out, None, None, None), frame_tokens, scale):
+            return out, sums
         return reference.attention(q, k, v, frame_tokens, scale).contiguous(), sums
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     gpu = None if trains else _few(q, k, v, out)
@@ -82,6 +87,28 @@ def _forward(
 
     found = kernels.forward(q, k, v, frame_tokens, scale)
     return found if trains else (found[0], sums)
+
+
+def _on_cpu(
+    gradient: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    results: tuple[Tensor | None, ...],
+    frame_tokens: int,
+    scale: float,
+) -> bool:
+    """Run the CPU's kernel if it takes these; forward where there is no gradient."""
+    isa = _check.training_kernels_for(q)
+    if isa is None or q.shape[1] > cpu_module().ATTENTION_MOST_TOKENS:
+        return False
+    given = [x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v)]
+    strides = [stride for x in given for stride in x.stride()[:3]]
+    addresses = [_check.address(x) for x in (gradient, *given, *results)]
+    cpu_module().attention(
+        isa, addresses, list(q.shape), strides, frame_tokens, scale, torch.get_num_threads()
+    )
+    return True
 
 
 def _few(*tensors: Tensor) -> device.Launch | None:
@@ -126,6 +153,9 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not device.is_gpu(q.device):
+        dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
+        if _on_cpu(gradient.contiguous(), q, k, v, (None, dq, dk, dv), frame_tokens, scale):
+            return dq, dk, dv
         dq, dk, dv = reference.attention_backward(gradient, q, k, v, frame_tokens, scale)
         return dq.contiguous(), dk.contiguous(), dv.contiguous()
     from fastwm.triton import attention as kernels

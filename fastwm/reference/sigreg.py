@@ -22,15 +22,23 @@ def sigreg(latents: Tensor, directions: Tensor, knots: int = 17) -> Tensor:
     return statistic(latents @ directions, knots)[0]
 
 
+def rule(knots: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[3, knots - 1] of each knot t > 0: the target phi = exp(-t^2 / 2), the trapezoid rule's weight w, and 2 w t.
+
+    At t = 0 both characteristic functions are 1: no term.
+    """
+    spacing = LIMIT / (knots - 1)
+    t = torch.arange(1, knots, dtype=dtype, device=device) * spacing
+    target = torch.exp(-t.square() / 2)
+    weight = torch.cat([2 * spacing * target[:-1], spacing * target[-1:]])
+    return torch.stack([target, weight, 2 * weight * t])
+
+
 def statistic(samples: Tensor, knots: int) -> tuple[Tensor, Tensor]:
     """samples [T, B, P] -> the statistic [T, P], and what `slope` needs, [T, 2, knots - 1, P]: for each knot t > 0 with weight
     w and target phi, 2 w t (C - phi) and 2 w t S, where C and S are the means of cos(t x) and sin(t x)."""
-    spacing = LIMIT / (knots - 1)
-    t = torch.arange(1, knots, dtype=samples.dtype, device=samples.device) * spacing
-    target = torch.exp(-t.square() / 2)  # at t = 0 both characteristic functions are 1: no term
-    weight = torch.cat([2 * spacing * target[:-1], spacing * target[-1:]])  # trapezoid
-
-    base = _turn(spacing * samples)  # exp(i d x) [T, B, P]
+    target, weight, force = rule(knots, samples.dtype, samples.device)
+    base = _turn(LIMIT / (knots - 1) * samples)  # exp(i d x) [T, B, P]
     power = base
     means = [power.mean(dim=1)]
     for _ in range(2, knots):
@@ -39,7 +47,13 @@ def statistic(samples: Tensor, knots: int) -> tuple[Tensor, Tensor]:
     mean = torch.stack(means, dim=1)  # [T, knots - 1, P]
     error = torch.stack([mean.real - target[:, None], mean.imag], dim=1)
     found = samples.shape[1] * torch.einsum("tckp,k->tp", error.square(), weight)
-    return found, (2 * weight * t)[:, None] * error
+    return found, force[:, None] * error
+
+
+def of_pull(pull: Tensor, count: Tensor | float) -> Tensor:
+    """The statistic [T, P] of `count` samples whose pull is [T, 2, knots - 1, P]."""
+    _, weight, force = rule(pull.shape[2] + 1, pull.dtype, pull.device)
+    return count * torch.einsum("tckp,k->tp", pull.square(), weight / force.square())
 
 
 def slope(samples: Tensor, pull: Tensor) -> Tensor:
