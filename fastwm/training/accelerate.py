@@ -1,0 +1,89 @@
+"""Train a world model on fastwm's kernels: the same modules and parameters, another way through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastwm import ops
+from fastwm.models.predictor import AdaLNBlock, CausalAttention, FeedForward
+from fastwm.objectives import SIGReg
+
+
+def accelerate(model: nn.Module) -> nn.Module:
+    """`model`, whose AdaLN blocks from now on compute by `fastwm.ops`: the same numbers within rounding, the same state_dict.
+
+    model: a `WorldModel` with the "adaln" predictor, an `AdaLNPredictor` or `AdaLNBlock`, a `SIGReg`, or a module that holds
+    such. Changed in place: its blocks become `FastAdaLNBlock`s, once. Training and evaluation mode, dropout and autocast are
+    respected; attention with dropout of its weights stays PyTorch's, which alone draws it. SIGReg runs on the kernels as it is.
+    Raises TypeError where there is nothing that fastwm has kernels for.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
+    blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock)]
+    if not blocks and not any(isinstance(module, SIGReg) for module in model.modules()):
+        kind = type(model).__name__
+        raise TypeError(f"model is a {kind} without AdaLNBlock or SIGReg, expected a module that holds one")
+    for block in blocks:
+        block.__class__ = FastAdaLNBlock
+    return model
+
+
+class FastAdaLNBlock(AdaLNBlock):
+    """The same block, its norms, modulation and attention by `fastwm.ops`."""
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        """x [B, T, width], c [B, T, width] -> [B, T, width]"""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
+        x = _half(self.norm1, self.attention.norm, _attend(self.attention), x, shift1, scale1, gate1)
+        return _half(self.norm2, self.mlp.norm, _feed(self.mlp), x, shift2, scale2, gate2)
+
+
+def _half(
+    norm: nn.LayerNorm,
+    affine: nn.LayerNorm,
+    inner: Callable[[Tensor], Tensor],
+    x: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    gate: Tensor,
+) -> Tensor:
+    """x + gate inner(affine(norm(x) (1 + scale) + shift)), the norms in their weights' dtype, under autocast too."""
+    dtype = affine.weight.dtype
+    y = ops.adaln(
+        x.to(dtype),
+        shift.to(dtype),
+        scale.to(dtype),
+        affine.weight,
+        affine.bias,
+        eps=norm.eps,
+        affine_eps=affine.eps,
+    )
+    return torch.addcmul(x, gate.to(x.dtype), inner(y).to(x.dtype))
+
+
+def _attend(attention: CausalAttention) -> Callable[[Tensor], Tensor]:
+    def attend(y: Tensor) -> Tensor:
+        """`CausalAttention.forward` after its norm. Without dropout the weights and sums are float32, under autocast too."""
+        q, k, v = attention.qkv(y).unflatten(-1, (3, attention.heads, -1)).unbind(2)  # [B, T, H, D]
+        if attention.training and attention.dropout > 0:
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+            found = F.scaled_dot_product_attention(q, k, v, dropout_p=attention.dropout, is_causal=True)
+            found = found.transpose(1, 2)
+        else:
+            found = ops.attention(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v)))
+        return F.dropout(attention.out(found.flatten(2)), attention.dropout, attention.training)
+
+    return attend
+
+
+def _feed(mlp: FeedForward) -> Callable[[Tensor], Tensor]:
+    def feed(y: Tensor) -> Tensor:
+        """`FeedForward.forward` after its norm."""
+        hidden = F.dropout(F.gelu(mlp.fc1(y)), mlp.dropout, mlp.training)
+        return F.dropout(mlp.fc2(hidden), mlp.dropout, mlp.training)
+
+    return feed
