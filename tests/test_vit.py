@@ -169,6 +169,4 @@ def places(context=None, seen=None, targets=None):
 def test_presets_are_whole(name: str) -> None:
     config = ViTConfig.preset(name)
     assert ViTConfig.from_dict(dataclasses.asdict(config)) == config
-    with torch.device("meta"):
-        ViT(config)
     assert config.tokens == int(np.prod(config.grid))

@@ -88,15 +88,15 @@ class MaskPredictor(nn.Module):
         places = torch.cat([context_places[:, None].expand(-1, targets, -1), target_places], dim=-1).flatten(
             0, 1
         )  # [B*M, n + m]
-        seen = self.project_in(context)
+        seen = self.project_in(context).to(self.norm.weight.dtype)
         seen = seen[:, None].expand(-1, targets, -1, -1).flatten(0, 1)
-        masked = self.mask_tokens[mask_token].to(seen.dtype).expand(batch * targets, count, -1)
+        masked = self.mask_tokens[mask_token].expand(batch * targets, count, -1)
         x = torch.cat([seen, masked], dim=1)
         turn = None
         if self.config.position == "rope":
             turn = rotary_angles(places[:, None], self.config.grid, self.config.width // self.config.heads)
         else:
-            x = x + self.position[places].to(x.dtype)
+            x = x + self.position[places]
         for block in self.blocks:
             x = block(x, turn)
         x = self.project_out(self.norm(x[:, -count:]))

@@ -130,12 +130,14 @@ class ViT(nn.Module):
         if keep is not None:
             check_places("keep", keep, len(tokens), tokens.shape[1])
             places, tokens = keep, gather(tokens, keep)
-        x = self.patches(tokens)
+        x = self.patches(tokens).to(
+            self.norm.weight.dtype
+        )  # under autocast, too, sums of blocks keep their precision
         turn = None
         if self.config.position == "rope":
             turn = rotary_angles(places[:, None], self.config.grid, self.config.width // self.config.heads)
         else:
-            x = x + self.position[places].to(x.dtype)
+            x = x + self.position[places]
         for block in self.blocks:
             x = block(x, turn)
         return self.norm(x)
