@@ -13,6 +13,7 @@ from tiny_data import write_dots
 from fastwm.data import Episodes
 from fastwm.models.vit import ViTConfig
 from fastwm.training import collapse
+from fastwm.training.health import linear_probe_r2
 
 
 def test_spread_of_known_latents() -> None:
@@ -37,7 +38,7 @@ def test_more_features_than_frames_give_what_a_ridge_on_the_features_gives() -> 
     states = (features @ weights).astype(np.float32)
     fit, rest = collapse._in_span(torch.as_tensor(features), torch.as_tensor(judged))
     assert fit.shape[1] <= 30
-    found = collapse.linear_probe_r2(fit, states, rest, judged @ weights, ridge=0.1)
+    found = linear_probe_r2(fit, states, rest, judged @ weights, ridge=0.1)
     x = features - features.mean(0)
     strength = 0.1 * (x**2).sum() / fit.shape[1]
     solution = np.linalg.solve(x.T @ x + strength * np.eye(90), x.T @ (states - states.mean(0)))
@@ -54,7 +55,19 @@ def test_the_probe_chooses_a_ridge_that_survives_noise() -> None:
     features = torch.as_tensor(truth @ np.ones((1, 200)) + 3 * rng.standard_normal((500, 200)))
     parts = (features[:250], truth[:250], features[250:], truth[250:])
     assert collapse.probe_r2(*parts)[0] > 0.9
-    assert collapse.linear_probe_r2(*parts, ridge=1e-6)[0] < 0.85
+    assert linear_probe_r2(*parts, ridge=1e-6)[0] < 0.85
+
+
+@pytest.mark.parametrize("number", range(len(collapse.RIDGES)))
+def test_each_ridge_is_the_one_of_the_world_models_probe(number: int) -> None:
+    rng = np.random.default_rng(0)
+    features = torch.as_tensor(rng.standard_normal((80, 7)) * np.arange(1, 8))
+    states = rng.standard_normal((80, 3)) + features[:, :3].numpy()
+    found = collapse._r2(collapse._ridges(features[:50], states[:50])[number](features[50:]), states[50:])
+    truth = linear_probe_r2(
+        features[:50], states[:50], features[50:], states[50:], ridge=collapse.RIDGES[number]
+    )
+    np.testing.assert_allclose(found, truth, rtol=1e-9)
 
 
 def test_measures_of_encoders_that_know_all_or_nothing(tmp_path: Path) -> None:

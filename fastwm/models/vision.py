@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from fastwm.models import storage
@@ -129,6 +130,15 @@ def load_encoder(directory: str | os.PathLike[str]) -> VisionEncoder:
             f"{path}: model_type is {kind!r}; expected 'ijepa', 'vjepa2' or an encoder of fastwm"
         )
     return encoder.eval().requires_grad_(False)
+
+
+def resize(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """pixels uint8 [..., h, w, 3] -> uint8 [..., size, size, 3]; unchanged where they have that size"""
+    if pixels.shape[-3:-1] == (size, size):
+        return pixels
+    images = pixels.reshape(-1, *pixels.shape[-3:]).permute(0, 3, 1, 2).float()
+    images = F.interpolate(images, (size, size), mode="bilinear", antialias=True).round().clamp(0, 255)
+    return images.to(torch.uint8).permute(0, 2, 3, 1).reshape(*pixels.shape[:-3], size, size, 3)
 
 
 def _colours(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,7 +16,7 @@ import torch
 from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViT, ViTConfig
-from fastwm.training.health import effective_rank, linear_probe_r2
+from fastwm.training.health import effective_rank
 from fastwm.training.sampler import evenly_spaced
 
 PROBE_FRAMES = 1024
@@ -60,32 +60,33 @@ def probe_r2(
     if fit.shape[1] > len(fit):  # a ridge's weights lie in the span of what it is fitted on
         fit, judged = _in_span(fit, judged)
     part = len(fit) * 4 // 5
-    scores = [
-        _mean(linear_probe_r2(fit[:part], fit_states[:part], fit[part:], fit_states[part:], ridge=ridge))
-        for ridge in RIDGES
-    ]
-    best = RIDGES[int(np.argmax(scores))]
-    return linear_probe_r2(fit, fit_states, judged, states, ridge=best)
+    tried = _ridges(fit[:part], fit_states[:part])
+    scores = [_mean(_r2(predict(fit[part:]), fit_states[part:])) for predict in tried]
+    return _r2(_ridges(fit, fit_states)[int(np.argmax(scores))](judged), states)
+
+
+@torch.inference_mode()
+def probe(encode: Encode, training: Episodes, validation: Episodes) -> tuple[float, ...]:
+    """`probe_r2` of single frames' latents, fitted on `training` and judged on `validation`; empty without states."""
+    frames, states = probe_frames(validation)
+    fitted, fitted_states = probe_frames(training)
+    if states is None or fitted_states is None:
+        return ()
+    return probe_r2(in_chunks(encode, fitted), fitted_states, in_chunks(encode, frames), states)
 
 
 @torch.inference_mode()
 def measure(encode: Encode, training: Episodes, validation: Episodes) -> dict[str, float | None]:
     """Each of COLUMNS for latents of single held-out frames; the probe, fitted on `training`, is None without states."""
-    frames, states = probe_frames(validation)
-    latents = in_chunks(encode, frames)
-    spread = measure_spread(latents)
-    scores: tuple[float, ...] = ()
-    if states is not None:
-        fitted, fitted_states = probe_frames(training)
-        assert fitted_states is not None  # parts of one file have the same columns
-        scores = probe_r2(in_chunks(encode, fitted), fitted_states, latents, states)
-    varying = [score for score in scores if not math.isnan(score)]
+    frames, _ = probe_frames(validation)
+    spread = measure_spread(in_chunks(encode, frames))
+    scores = probe(encode, training, validation)
     return {
         "effective_rank": spread.effective_rank,
         "latent_std": spread.std_mean,
         "latent_std_least": spread.std_least,
-        "probe_r2": statistics.fmean(varying) if varying else None,
-        "probe_r2_worst": min(varying, default=None),
+        "probe_r2": _mean_or_none(scores),
+        "probe_r2_worst": min((score for score in scores if not math.isnan(score)), default=None),
     }
 
 
@@ -95,8 +96,8 @@ def measure_baselines(config: ViTConfig, training: Episodes, validation: Episode
         torch.manual_seed(0)
         untrained = VisionEncoder(ViT(config)).eval()
     return {
-        "probe_r2_pixels": measure(raw_pixels, training, validation)["probe_r2"],
-        "probe_r2_untrained": measure(untrained.encode, training, validation)["probe_r2"],
+        "probe_r2_pixels": _mean_or_none(probe(raw_pixels, training, validation)),
+        "probe_r2_untrained": _mean_or_none(probe(untrained.encode, training, validation)),
     }
 
 
@@ -128,6 +129,35 @@ def _in_span(fit: torch.Tensor, judged: torch.Tensor) -> tuple[torch.Tensor, tor
     return vectors[:, kept] * roots, (judged - mean).double() @ axes
 
 
-def _mean(scores: tuple[float, ...]) -> float:
+def _ridges(x: torch.Tensor, y: np.ndarray) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    """For each of RIDGES, relative to the features' mean variance, the regression from x [n, E] to y [n, D]."""
+    x_mean, y_mean = x.double().mean(dim=0), torch.as_tensor(y).double().mean(dim=0)
+    centred, targets = x.double() - x_mean, torch.as_tensor(y).double() - y_mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred)
+    values = values.clamp(min=0)
+    moments = vectors.T @ (centred.T @ targets)
+    least = torch.finfo(torch.float64).tiny
+
+    def predictor(ridge: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        weights = vectors @ (moments / (values + ridge * values.mean() + least)[:, None])
+        return lambda features: (features.double() - x_mean) @ weights + y_mean
+
+    return [predictor(ridge) for ridge in RIDGES]
+
+
+def _r2(predicted: torch.Tensor, states: np.ndarray) -> tuple[float, ...]:
+    """predicted [m, D], states [m, D] -> R^2 of each dimension; nan for one that does not vary"""
+    truth = torch.as_tensor(states).double()
+    residual = (truth - predicted).square().sum(dim=0).tolist()
+    total = (truth - truth.mean(dim=0)).square().sum(dim=0).tolist()
+    return tuple(1 - r / t if t > 0 else math.nan for r, t in zip(residual, total, strict=True))
+
+
+def _mean_or_none(scores: tuple[float, ...]) -> float | None:
     varying = [score for score in scores if not math.isnan(score)]
-    return statistics.fmean(varying) if varying else -math.inf
+    return statistics.fmean(varying) if varying else None
+
+
+def _mean(scores: tuple[float, ...]) -> float:
+    mean = _mean_or_none(scores)
+    return -math.inf if mean is None else mean
