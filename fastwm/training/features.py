@@ -59,7 +59,7 @@ def frozen(encoder: VisionEncoder, *, tokens: bool = False) -> tuple[Encode, str
     """
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        resized = resize(pixels, encoder.config.image_size)
+        resized = resize(pixels.to(encoder.colour_mean.device), encoder.config.image_size)
         return encoder.encode_tokens(resized) if tokens else encoder.encode(resized)
 
     return encode, f"{encoder.digest()}-{'tokens' if tokens else 'mean'}"
@@ -136,7 +136,7 @@ def _make(
         for number, first in enumerate(range(done, len(rows), chunk), start=1):
             part = rows[first : first + chunk]
             pixels = torch.as_tensor(episodes.batch(part, 1, columns=("pixels",))["pixels"][:, 0])
-            found = encode(pixels).float()
+            found = encode(pixels).float().cpu()
             if latents is None:
                 shape = (int(rows.max()) + 1, *found.shape[1:])
                 latents = np.lib.format.open_memmap(partial, mode="w+", dtype=np.dtype(dtype), shape=shape)

@@ -65,13 +65,15 @@ class VisionRecipe(Recipe):
         was_training = self.training
         self.eval()
         starts = evenly_spaced(self.windows(validation), SAMPLES)
+        encoder = self.trained()
+        device = encoder.colour_mean.device
         batch = self.batch(validation, starts) | self.draws(np.random.default_rng(0), len(starts))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            loss = self(batch)["loss"].item()
-        spread = measure(self.trained().encode, training, validation)
+            loss = self({name: value.to(device) for name, value in batch.items()})["loss"].item()
+        found = measure(lambda pixels: encoder.encode(pixels.to(device)).cpu(), training, validation)
         self.train(was_training)
-        return {"loss": loss, **spread, **self._baselines}
+        return {"loss": loss, **found, **self._baselines}
 
     def save(self, directory: Path, validation: Episodes) -> None:
         del validation
