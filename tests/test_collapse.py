@@ -11,7 +11,8 @@ import torch
 from tiny_data import write_dots
 
 from fastwm.data import Episodes
-from fastwm.models.vit import ViTConfig
+from fastwm.models.vision import VisionEncoder
+from fastwm.models.vit import ViT, ViTConfig
 from fastwm.training import collapse
 from fastwm.training.health import linear_probe_r2
 
@@ -99,11 +100,13 @@ def test_without_states_there_is_spread_but_no_probe(tmp_path: Path) -> None:
 
 def test_baselines_do_not_depend_on_what_is_drawn_elsewhere(tmp_path: Path) -> None:
     training, validation = Episodes(write_dots(tmp_path / "dots.h5")).split(0.25)
-    config = ViTConfig(image_size=16, patch_size=4, width=24, depth=1, heads=2, mlp_dim=24)
+    trained = VisionEncoder(
+        ViT(ViTConfig(image_size=16, patch_size=4, width=24, depth=1, heads=2, mlp_dim=24))
+    )
     torch.manual_seed(1)
-    one = collapse.measure_baselines(config, training, validation)
+    one = collapse.measure_baselines(trained, training, validation)
     before = torch.get_rng_state()
-    assert collapse.measure_baselines(config, training, validation) == one
+    assert collapse.measure_baselines(trained, training, validation) == one
     assert torch.equal(torch.get_rng_state(), before)
     assert one["probe_r2_pixels"] > 0.99
     assert not math.isnan(one["probe_r2_untrained"])

@@ -133,3 +133,14 @@ def test_hugging_face_directories_are_encoders(tmp_path: Path) -> None:
     (tmp_path / "image" / "preprocessor_config.json").write_text("{}")
     with pytest.raises(ValueError, match="image_mean or image_std cannot be read"):
         load_encoder(tmp_path / "image")
+
+
+@torch.no_grad()
+def test_colours_of_the_data_replace_imagenets() -> None:
+    model, pixels = encoder(), pictures(3)
+    model.set_colours(torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.5, 0.0, 0.7]))
+    assert model.colour_std.tolist() == pytest.approx([0.5, 1.0, 0.7])
+    normal = (pixels / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 1.0, 0.7])
+    torch.testing.assert_close(model.encode_tokens(pixels), model.trunk(normal[:, None]))
+    with pytest.raises(ValueError, match="expected three finite numbers each"):
+        model.set_colours(torch.tensor([0.1, torch.nan, 0.3]), torch.ones(3))

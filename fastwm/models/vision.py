@@ -52,6 +52,15 @@ class VisionEncoder(nn.Module):
                 )
             self.register_buffer(name, torch.tensor(values))
 
+    def set_colours(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """mean [3], std [3] of the training pictures' colours, in 0..1; a colour that never changes gets std 1."""
+        if mean.shape != (3,) or std.shape != (3,) or not torch.isfinite(mean + std).all():
+            raise ValueError(
+                f"mean is {mean.tolist()} and std {std.tolist()}; expected three finite numbers each"
+            )
+        self.colour_mean.copy_(mean)
+        self.colour_std.copy_(torch.where(std > 1e-3, std, 1.0))
+
     @property
     def config(self) -> ViTConfig:
         return self.trunk.config

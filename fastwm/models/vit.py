@@ -119,6 +119,9 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         initialise(self)
+        nn.init.xavier_uniform_(
+            self.patches.weight
+        )  # what a patch shows counts beside where it is from the first step on
 
     def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """images [B, frames, size, size, 3], normalised -> [B, N, E]; with keep [B, n], places of tokens, -> [B, n, E].

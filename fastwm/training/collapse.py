@@ -15,7 +15,7 @@ import torch
 
 from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
-from fastwm.models.vit import ViT, ViTConfig
+from fastwm.models.vit import ViT
 from fastwm.training.health import effective_rank
 from fastwm.training.sampler import evenly_spaced
 
@@ -90,11 +90,14 @@ def measure(encode: Encode, training: Episodes, validation: Episodes) -> dict[st
     }
 
 
-def measure_baselines(config: ViTConfig, training: Episodes, validation: Episodes) -> dict[str, float | None]:
-    """The same probe on raw pixels, and on a trunk of the same sizes with random weights: what training has to beat."""
+def measure_baselines(
+    trained: VisionEncoder, training: Episodes, validation: Episodes
+) -> dict[str, float | None]:
+    """The same probe on raw pixels, and on an encoder as `trained` with random weights: what training has to beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        untrained = VisionEncoder(ViT(config)).eval()
+        untrained = VisionEncoder(ViT(trained.config)).eval()
+    untrained.set_colours(trained.colour_mean.cpu(), trained.colour_std.cpu())
     return {
         "probe_r2_pixels": _mean_or_none(probe(raw_pixels, training, validation)),
         "probe_r2_untrained": _mean_or_none(probe(untrained.encode, training, validation)),

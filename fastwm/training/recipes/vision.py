@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViTConfig
-from fastwm.training.collapse import COLUMNS, measure, measure_baselines
+from fastwm.training.collapse import COLUMNS, measure, measure_baselines, probe_frames
 from fastwm.training.recipe import Measures, Recipe
 from fastwm.training.sampler import evenly_spaced
 
@@ -38,6 +38,10 @@ class VisionRecipe(Recipe):
     def trained(self) -> VisionEncoder:
         """The encoder that is measured and saved."""
 
+    def encoders(self) -> list[VisionEncoder]:
+        """All that see pictures."""
+        return [module for module in self.modules() if isinstance(module, VisionEncoder)]
+
     def check(self, episodes: Episodes, training: Episodes, validation: Episodes) -> None:
         for name, part in (("training", training), ("validation", validation)):
             if len(self.windows(part)) == 0:
@@ -51,6 +55,13 @@ class VisionRecipe(Recipe):
         if image != [size, size, 3]:
             raise ValueError(f"images of the data are {image}; image_size is {size}")
 
+    def prepare(self, training: Episodes) -> None:
+        """Colours of the training pictures: where most of a picture is one colour, ImageNet's would make that the loudest."""
+        frames, _ = probe_frames(training)
+        colours = frames.flatten(0, 2).double() / 255
+        for encoder in self.encoders():
+            encoder.set_colours(colours.mean(dim=0).float(), colours.std(dim=0).float())
+
     def windows(self, episodes: Episodes) -> NDArray[np.int64]:
         return episodes.windows(self.frames, frame_skip=self.frame_skip)
 
@@ -61,7 +72,7 @@ class VisionRecipe(Recipe):
     @torch.no_grad()
     def validate(self, training: Episodes, validation: Episodes) -> Measures:
         if self._baselines is None:
-            self._baselines = measure_baselines(self.trunk, training, validation)
+            self._baselines = measure_baselines(self.trained(), training, validation)
         was_training = self.training
         self.eval()
         starts = evenly_spaced(self.windows(validation), SAMPLES)
