@@ -33,9 +33,7 @@ def image_jepa(preset: str = "small", *, image_size: int | None = None, **trunk:
     _, rows, columns = sizes.grid
     config = MaskedConfig(sizes, (ImageMasks(rows, columns),), "smooth_l1", momentum=(0.996, 1.0))
     if preset == "small":
-        config = dataclasses.replace(
-            config, momentum=SMALL_MOMENTUM, predictor_width=48, predictor_depth=2, predictor_heads=3
-        )
+        config = dataclasses.replace(config, predictor_width=48, predictor_depth=2, predictor_heads=3)
     return config
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from fastwm.models.vit import ViTConfig
 from fastwm.objectives.masks import ClipMasks
-from fastwm.training.recipes.image_jepa import SMALL_MOMENTUM
 from fastwm.training.recipes.masked import MaskedConfig, MaskedRecipe, checked_preset
 
 # What a run of each preset changes in `RunConfig`. V-JEPA's published weight decay rises to 0.4; here it is constant.
@@ -33,9 +32,7 @@ def video_jepa(
     momentum = (0.99925, 0.99925) if preset == "paper-2" else (0.998, 1.0)
     config = MaskedConfig(sizes, ClipMasks.published(*sizes.grid), "l1", momentum, frame_skip)
     if preset == "small":
-        config = dataclasses.replace(
-            config, momentum=SMALL_MOMENTUM, predictor_width=48, predictor_depth=2, predictor_heads=3
-        )
+        config = dataclasses.replace(config, predictor_width=48, predictor_depth=2, predictor_heads=3)
     return config
 
 
