@@ -15,11 +15,6 @@ RUN: dict[str, dict[str, Any]] = {
     "paper": {"batch_size": 2048, "learning_rate": 1e-3, "weight_decay": 0.04, "warmup_steps": 25_000},
 }
 
-SMALL_MOMENTUM = (
-    0.98,
-    1.0,
-)  # the published 0.996 would keep a third of the first weights through a run of 600 steps
-
 
 def image_jepa(preset: str = "small", *, image_size: int | None = None, **trunk: Any) -> MaskedConfig:
     """I-JEPA as published ("paper", ViT-H/14 at 224), or for pictures of 64 and two CPU cores ("small").
