@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastwm.objectives import PredictionLoss, SIGReg, VICReg
+from fastwm.objectives import PredictionLoss, RolloutLoss, SIGReg, VICReg
 from fastwm.objectives.sigreg import epps_pulley
 
 
@@ -164,9 +164,47 @@ def test_the_prediction_loss_moves_its_targets() -> None:
     assert latents.grad[0].abs().sum() == 0
 
 
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_the_rollout_loss_judges_predictions_from_predictions(steps: int) -> None:
+    """Dynamics z' = 0.5 z + a: the error after n steps is 0.5^(n-1) of the first, plus what each true step was off."""
+    torch.manual_seed(0)
+    latents, actions = torch.randn(3, 6, 2, requires_grad=True), torch.randn(3, 5, 2)
+
+    def rollout(context: torch.Tensor, ahead: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        assert torch.equal(torch.cat([past, ahead[:, 0]], dim=1), actions)
+        assert context.shape[1] == past.shape[1] + 1 == 6 - steps
+        z, found = context[:, -1], []
+        for step in range(steps):
+            z = 0.5 * z + ahead[:, 0, step]
+            found.append(z)
+        return torch.stack(found, dim=1)[:, None]
+
+    loss = RolloutLoss(steps)(rollout, latents, actions)
+    true, a = latents.detach().double().numpy(), actions.double().numpy()
+    z, squares = true[:, 5 - steps], []
+    for step in range(steps):
+        z = 0.5 * z + a[:, 5 - steps + step]
+        if step:
+            squares.append((z - true[:, 6 - steps + step]) ** 2)
+    assert loss.item() == pytest.approx(np.mean(squares), rel=1e-5)
+    loss.backward()
+    assert (latents.grad[:, 6 - steps] == 0).all()  # the first step is teacher forcing's
+    assert (latents.grad[:, -1] != 0).all()
+    assert RolloutLoss(1)(rollout, latents, actions) == 0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: RolloutLoss(0), "steps is 0; expected an integer of at least 1"),
+        (
+            lambda: RolloutLoss(3)(lambda c, a, p: a, torch.zeros(2, 3, 4), torch.zeros(2, 2, 1)),
+            r"expected \[B, T > 3 steps, E\]",
+        ),
+        (
+            lambda: RolloutLoss(2)(lambda c, a, p: a, torch.zeros(2, 4, 4), torch.zeros(2, 4, 1)),
+            r"actions has shape \[2, 4, 1\]; expected \[2, 3, A\]",
+        ),
         (lambda: SIGReg(knots=1), "knots is 1"),
         (lambda: SIGReg(projections=0), "projections 0"),
         (lambda: SIGReg()(torch.zeros(3, 4)), r"latents has shape \[3, 4\]; expected \[T, B, E\]"),

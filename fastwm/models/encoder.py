@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastwm.models.vit import Block
+
 
 class PatchConvEncoder(nn.Module):
     """4x4 patches, then two strided convolutions: the cheapest encoder that reads positions to a pixel.
@@ -43,7 +45,9 @@ class ViTEncoder(nn.Module):
         self.patches = nn.Conv2d(3, self.width, kernel_size=patch_size, stride=patch_size)
         self.cls = nn.Parameter(torch.empty(1, 1, self.width))
         self.position = nn.Parameter(torch.empty(1, (image_size // patch_size) ** 2 + 1, self.width))
-        self.blocks = nn.ModuleList(ViTBlock(self.width, self.heads, 4 * self.width) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(self.width, self.heads, 4 * self.width, norm_eps=1e-12) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(self.width, eps=1e-12)
         nn.init.trunc_normal_(self.cls, std=0.02)
         nn.init.trunc_normal_(self.position, std=0.02)
@@ -60,23 +64,3 @@ class ViTEncoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x[:, 0])
-
-
-class ViTBlock(nn.Module):
-    """Pre-norm transformer block without a mask."""
-
-    def __init__(self, width: int, heads: int, mlp_dim: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = nn.LayerNorm(width, eps=1e-12)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width, eps=1e-12)
-        self.fc1 = nn.Linear(width, mlp_dim)
-        self.fc2 = nn.Linear(mlp_dim, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, tokens, width] -> the same shape"""
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))

@@ -1,4 +1,4 @@
-"""World models on disk: `model.safetensors`, and `config.json` with configuration, metadata and a digest."""
+"""Models on disk: `model.safetensors`, and `config.json` with configuration, metadata and a digest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -27,13 +28,38 @@ def save(
     metadata: Mapping[str, str],
 ) -> None:
     """Write both files; a reader that comes between the two renames is told that they do not match."""
+    values = {name: value for name, value in config.to_dict().items() if name != "version"}
+    write_model(directory, FORMAT, config.version, values, tensors, metadata)
+
+
+def load(
+    directory: str | os.PathLike[str],
+) -> tuple[WorldModelConfig, dict[str, torch.Tensor], dict[str, str]]:
+    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong."""
+    values, tensors, metadata = read_model(directory, FORMAT, CONFIG_VERSION)
+    try:
+        config = WorldModelConfig.from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{directory} cannot be read: {error}") from error
+    return config, tensors, metadata
+
+
+def write_model(
+    directory: str | os.PathLike[str],
+    kind: str,
+    version: int,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a model of any kind ("fastwm.world_model", say): its configuration as JSON, its tensors, and their digest."""
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     weights = serialise(tensors)
     description = {
-        "format": FORMAT,
-        "version": config.version,
-        "config": {name: value for name, value in config.to_dict().items() if name != "version"},
+        "format": kind,
+        "version": version,
+        "config": dict(config),
         "metadata": dict(metadata),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -41,24 +67,23 @@ def save(
     write_atomically(path / CONFIG_FILE, (json.dumps(description, indent=2) + "\n").encode())
 
 
-def load(
-    directory: str | os.PathLike[str],
-) -> tuple[WorldModelConfig, dict[str, torch.Tensor], dict[str, str]]:
-    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong."""
+def read_model(
+    directory: str | os.PathLike[str], kind: str, version: int
+) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, str]]:
+    """Configuration, tensors and metadata that `write_model` wrote; ValueError when anything is wrong."""
     path = Path(directory)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / name).is_file():
-            raise ValueError(f"{path} holds no world model: {name} is missing")
-    description = _read_description(path / CONFIG_FILE)
+            raise ValueError(f"{path} holds no {_words(kind)}: {name} is missing")
+    description = _read_description(path / CONFIG_FILE, kind, version)
     weights = (path / WEIGHTS_FILE).read_bytes()
     if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
         raise ValueError(f"{path / WEIGHTS_FILE} is damaged, or is not the one that {CONFIG_FILE} describes")
     try:
-        config = WorldModelConfig.from_dict(description["config"])
         tensors = safetensors.torch.load(weights)
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    return config, tensors, description["metadata"]
+    return description["config"], tensors, description["metadata"]
 
 
 def take_calibration(
@@ -124,17 +149,22 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
-def _read_description(path: Path) -> dict:
+def _words(kind: str) -> str:
+    """The name of a kind of model in errors: "world model"."""
+    return kind.removeprefix("fastwm.").replace("_", " ")
+
+
+def _read_description(path: Path, kind: str, version: int) -> dict[str, Any]:
     try:
         description = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ValueError(f"{path} does not describe a fastwm world model (its format is not {FORMAT})")
-    if description.get("version") != CONFIG_VERSION:
+    if not isinstance(description, dict) or description.get("format") != kind:
+        raise ValueError(f"{path} does not describe a fastwm {_words(kind)} (its format is not {kind})")
+    if description.get("version") != version:
         came = description.get("version")
-        raise ValueError(f"{path} is of version {came!r}; this fastwm reads version {CONFIG_VERSION}")
-    for name, kind in (("config", dict), ("metadata", dict), ("weights_sha256", str)):
-        if not isinstance(description.get(name), kind):
-            raise ValueError(f"{path} is damaged: {name} is missing or not a {kind.__name__}")
+        raise ValueError(f"{path} is of version {came!r}; this fastwm reads version {version}")
+    for name, expected in (("config", dict), ("metadata", dict), ("weights_sha256", str)):
+        if not isinstance(description.get(name), expected):
+            raise ValueError(f"{path} is damaged: {name} is missing or not a {expected.__name__}")
     return description
