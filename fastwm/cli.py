@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from fastwm import __version__
 
 WORLDS = ("push", "two-room", "two-room-steps")
+ALL_WORLDS = (*WORLDS, "pendulum", "pusht", "reacher")  # the last are others' simulators: extras
 
 # What an interrupted command says of going on.
 RESUME = {
@@ -187,7 +188,7 @@ A killed collection goes on where it was when the same command runs again.
 
 
 def _collect(parser: Parser) -> None:
-    parser.add_argument("env", choices=WORLDS, metavar="WORLD", help=f"one of {', '.join(WORLDS)}")
+    parser.add_argument("env", choices=ALL_WORLDS, metavar="WORLD", help=f"one of {', '.join(ALL_WORLDS)}")
     parser.add_argument("path", metavar="FILE", help="HDF5 file to write")
     parser.add_argument("--episodes", type=int, default=2000, metavar="N", help="(default: 2000)")
     parser.add_argument(
@@ -274,7 +275,7 @@ def _plan(parser: Parser) -> None:
     parser.add_argument("--start", metavar="PNG", help="what the agent sees")
     parser.add_argument("--goal", metavar="PNG", help="what it should see")
     parser.add_argument(
-        "--env", choices=WORLDS, help="world whose action bounds hold, and whose task --seed draws"
+        "--env", choices=ALL_WORLDS, help="world whose action bounds hold, and whose task --seed draws"
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the task and the search (default: 0)"
@@ -297,11 +298,11 @@ _EVAL_EXAMPLES = """examples:
 
 def _eval(parser: Parser) -> None:
     # DIR comes first: behind --dtype or --policy it would be taken for one more of their values.
-    parser.usage = f"fastwm eval [DIR] --env {{{','.join(WORLDS)}}} [options]"
+    parser.usage = f"fastwm eval [DIR] --env {{{','.join(ALL_WORLDS)}}} [options]"
     parser.add_argument(
         "model", nargs="?", metavar="DIR", help="a saved world model, for the planner; comes first"
     )
-    parser.add_argument("--env", required=True, choices=WORLDS, help="world")
+    parser.add_argument("--env", required=True, choices=ALL_WORLDS, help="world")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
     parser.add_argument(
         "--policy", nargs="+", choices=("planner", "expert", "random"), help="who acts (default: planner)"
