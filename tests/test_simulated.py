@@ -209,3 +209,12 @@ def test_mujoco_without_opengl_says_what_to_set() -> None:
     assert done.returncode == 1
     assert "RuntimeError: MuJoCo cannot draw here" in done.stderr
     assert "set MUJOCO_GL=egl or osmesa" in done.stderr
+
+
+def test_triton_can_be_imported_after_a_picture(drawn: SimulatedWorld) -> None:
+    pytest.importorskip("triton")
+    if drawn.name != "reacher":
+        pytest.skip("draws without OpenGL")
+    code = "from fastwm import envs; envs.world('reacher').render([[0, 0, 0, 0]]); import triton._C.libtriton"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

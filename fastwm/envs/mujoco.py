@@ -11,6 +11,7 @@ Set MUJOCO_GL=egl (or osmesa) where there is no display, before Python starts: M
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import queue
 import threading
 from collections.abc import Callable
@@ -39,6 +40,14 @@ def make_scene_fast(scene: mujoco.MjvScene) -> None:
 
     for name in COSTLY:
         scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{name}")] = 0
+
+
+def load_triton_first() -> None:
+    """Import triton, where it is installed, before OpenGL is: it brings an LLVM of its own, and imported after Mesa has
+    loaded the system's for llvmpipe it ends the process (triton 3, Mesa 22.3). PyTorch imports it unasked.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
 
 
 class Pictures:
@@ -71,6 +80,7 @@ class Pictures:
             self._thread.join()
 
     def _open(self) -> None:
+        load_triton_first()
         import mujoco
 
         if self._fast:

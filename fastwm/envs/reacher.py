@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .mujoco import Pictures
+from .mujoco import Pictures, load_triton_first
 from .raster import Array, Frames
 from .simulated import SimulatedWorld, needs, wrapped
 from .world import Behaviour
@@ -54,6 +54,7 @@ class ReacherWorld(SimulatedWorld):
         return np.clip(STIFFNESS * turn - DAMPING * states[:, 2:], -1, 1).astype(np.float32)
 
     def _make(self) -> None:
+        load_triton_first()
         suite: Any = needs("dm_control.suite", "dm-control", self.name)
         self._mujoco = needs("mujoco", "dm-control", self.name)
         physics = suite.load("reacher", "easy").physics
