@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -137,6 +138,13 @@ def test_reacher_moves_as_the_suite_does() -> None:
     from fastwm.envs.reacher import _tip
 
     np.testing.assert_allclose(_tip(state)[0], finger, atol=1e-3)
+
+
+def test_workers_have_a_simulator_each(drawn: SimulatedWorld) -> None:
+    copy = pickle.loads(pickle.dumps(drawn))
+    states = drawn.sample_state(np.random.default_rng(8), 2)
+    assert copy is not drawn
+    assert np.array_equal(copy.render(states), drawn.render(states))
 
 
 def test_random_actions_are_smooth(space: World) -> None:

@@ -37,6 +37,10 @@ class SimulatedWorld(World):
         self._lock = threading.RLock()
         self._ready = False
 
+    def __reduce__(self) -> tuple[type[SimulatedWorld], tuple[()]]:
+        """Another process makes a simulator of its own."""
+        return type(self), ()
+
     def render(self, state: ArrayLike, out: Frames | None = None) -> Frames:
         """Pictures uint8 [n, 64, 64, 3] of `state` [n, state_dim], written to `out` where it is given."""
         states = self._check_range(state, "state")
