@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from fastwm import __version__
 
 WORLDS = ("push", "two-room", "two-room-steps")
+ALL_WORLDS = (*WORLDS, "pendulum", "pusht", "reacher")  # the last are others' simulators: extras
 
 # What an interrupted command says of going on.
 RESUME = {
@@ -127,6 +128,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
     declarations: dict[str, tuple[Callable[[Parser], None], str, str]] = {
         "demo": (_demo, "from pixels to plans in minutes, with a report", _DEMO_EXAMPLES),
         "collect": (_collect, "collect episodes of a world into an HDF5 file", _COLLECT_EXAMPLES),
+        "data": (_data, "what a data set of episodes holds, in numbers and as a picture", _DATA_EXAMPLES),
         "train": (_train, "train a world model on episodes", _TRAIN_EXAMPLES),
         "plan": (_plan, "plan from one picture to another", _PLAN_EXAMPLES),
         "eval": (_eval, "how often a model's plans reach their goals, in closed loop", _EVAL_EXAMPLES),
@@ -191,7 +193,7 @@ A killed collection goes on where it was when the same command runs again.
 
 
 def _collect(parser: Parser) -> None:
-    parser.add_argument("env", choices=WORLDS, metavar="WORLD", help=f"one of {', '.join(WORLDS)}")
+    parser.add_argument("env", choices=ALL_WORLDS, metavar="WORLD", help=f"one of {', '.join(ALL_WORLDS)}")
     parser.add_argument("path", metavar="FILE", help="HDF5 file to write")
     parser.add_argument("--episodes", type=int, default=2000, metavar="N", help="(default: 2000)")
     parser.add_argument(
@@ -203,6 +205,30 @@ def _collect(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (default: 1)")
     _quiet(parser)
+
+
+_DATA_EXAMPLES = """examples:
+  fastwm data info data/push.h5
+  fastwm data info clips --sheet clips.png                  a folder of videos; a picture of its episodes
+  fastwm data info so100 --camera observation.images.top --json
+  fastwm data info clips --check --skip-damaged             decode every frame; leave out what is damaged
+
+FILE is HDF5 (ours or stable-worldmodel's), a LeRobot data set (version 3), a Lance table, a video or a folder of videos.
+"""
+
+
+def _data(parser: Parser) -> None:
+    parser.add_argument("action", choices=("info",), metavar="info", help="what is in FILE")
+    parser.add_argument("path", metavar="FILE", help="a file or folder of episodes")
+    parser.add_argument("--camera", metavar="NAME", help="whose pictures, where there are several")
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="leave damaged episodes out, and list them"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="decode every frame; exit code 1 where one is damaged"
+    )
+    parser.add_argument("--sheet", metavar="PNG", help="draw episodes there: one a row, frames over time")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 _TRAIN_EXAMPLES = """examples:
@@ -254,7 +280,7 @@ def _plan(parser: Parser) -> None:
     parser.add_argument("--start", metavar="PNG", help="what the agent sees")
     parser.add_argument("--goal", metavar="PNG", help="what it should see")
     parser.add_argument(
-        "--env", choices=WORLDS, help="world whose action bounds hold, and whose task --seed draws"
+        "--env", choices=ALL_WORLDS, help="world whose action bounds hold, and whose task --seed draws"
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the task and the search (default: 0)"
@@ -277,11 +303,11 @@ _EVAL_EXAMPLES = """examples:
 
 def _eval(parser: Parser) -> None:
     # DIR comes first: behind --dtype or --policy it would be taken for one more of their values.
-    parser.usage = f"fastwm eval [DIR] --env {{{','.join(WORLDS)}}} [options]"
+    parser.usage = f"fastwm eval [DIR] --env {{{','.join(ALL_WORLDS)}}} [options]"
     parser.add_argument(
         "model", nargs="?", metavar="DIR", help="a saved world model, for the planner; comes first"
     )
-    parser.add_argument("--env", required=True, choices=WORLDS, help="world")
+    parser.add_argument("--env", required=True, choices=ALL_WORLDS, help="world")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
     parser.add_argument(
         "--policy", nargs="+", choices=("planner", "expert", "random"), help="who acts (default: planner)"

@@ -21,6 +21,8 @@ import fastwm
 from fastwm import cli, envs
 from fastwm.data import Episodes
 from fastwm.data import collect as collect_episodes
+from fastwm.data.info import check_frames, contact_sheet, describe, open_any_camera, save_sheet
+from fastwm.data.info import lines as data_lines
 from fastwm.demo import DemoSettings, Search, run_demo
 from fastwm.demo.run import MODEL
 from fastwm.demo.table import duration, percent, summary_table
@@ -77,6 +79,18 @@ def collect(parsed: argparse.Namespace) -> None:
     )
     frames = parsed.episodes * parsed.length
     _print(f"{path}: {parsed.episodes} episodes, {frames} frames, {path.stat().st_size / 1e6:.0f} MB")
+
+
+def data(parsed: argparse.Namespace) -> int:
+    """What a data set holds; 1 where --check finds damage."""
+    episodes = open_any_camera(parsed.path, parsed.camera, parsed.skip_damaged)
+    damaged = check_frames(episodes) if parsed.check else []
+    episodes.damaged += tuple(damaged)
+    found = describe(episodes)
+    if parsed.sheet is not None:
+        save_sheet(contact_sheet(episodes), Path(parsed.sheet))
+    _print(json.dumps(found) if parsed.json else "\n".join(data_lines(found)))
+    return 1 if damaged else 0
 
 
 def train(parsed: argparse.Namespace) -> None:

@@ -211,7 +211,10 @@ def test_evals_usage_can_be_typed(model_dir: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["eval", "--help"])
     usage = capsys.readouterr().out.splitlines()[0]
-    assert usage == "usage: fastwm eval [DIR] --env {push,two-room,two-room-steps} [options]"
+    assert (
+        usage
+        == "usage: fastwm eval [DIR] --env {push,two-room,two-room-steps,pendulum,pusht,reacher} [options]"
+    )
     typed = ["eval", model_dir, "--env", "push", "--dtype", "float32", "float32", "--episodes", "2", *SEARCH]
     assert main([*typed, "--budget", "1"]) == 0
 

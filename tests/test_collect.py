@@ -203,7 +203,7 @@ def test_a_full_disk_is_reported_before_any_work(tmp_path: Path, monkeypatch: py
         (
             {"world_name": "maze"},
             ValueError,
-            "world: expected one of two-room, two-room-steps, push, got 'maze'",
+            "world: expected one of two-room, two-room-steps, push, pendulum, pusht, reacher, got 'maze'",
         ),
         ({"episodes": 0}, ValueError, "episodes: expected at least 1, got 0"),
         ({"length": 1}, ValueError, "length: expected at least 2, got 1"),

@@ -229,7 +229,6 @@ def poison(name: str, row: int) -> object:
         (replace("ep_len", None), "column 'ep_len' is missing"),
         (replace("ep_offset", None), "column 'ep_offset' is missing"),
         (replace("pixels", None), "column 'pixels' is missing; there are"),
-        (replace("action", None), "column 'action' is missing"),
         (replace("ep_len", np.zeros(6, np.int32)), "column 'ep_len': episode 0 has no steps"),
         (replace("ep_len", np.full(6, 7, np.int32)), "column 'ep_offset': episodes overlap"),
         (replace("ep_len", np.ones(6)), "column 'ep_len': expected integers"),

@@ -252,7 +252,7 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (
             lambda: world("three-room"),
             ValueError,
-            "world: expected one of two-room, two-room-steps, push, got 'three-room'",
+            "world: expected one of two-room, two-room-steps, push, pendulum, pusht, reacher, got 'three-room'",
         ),
     ):
         with pytest.raises(error, match=message):

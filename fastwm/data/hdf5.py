@@ -104,6 +104,16 @@ def read_starts(path: Path) -> dict[str, int]:
 
 def read_episodes(file: h5py.File, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lengths and offsets [episodes] of the episodes in `file`, which lie one after another."""
+    lengths, offsets = read_places(file, path)
+    if (lengths < 1).any():
+        raise ValueError(f"{path}: column {LENGTHS!r}: episode {int(np.argmax(lengths < 1))} has no steps")
+    if offsets[0] < 0 or (offsets[1:] < (offsets + lengths)[:-1]).any():
+        raise ValueError(f"{path}: column {OFFSETS!r}: episodes overlap or are out of order")
+    return lengths, offsets
+
+
+def read_places(file: h5py.File, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lengths and offsets [episodes] as `file` has them, whether or not they make sense."""
     for name in (LENGTHS, OFFSETS):
         if not isinstance(file.get(name), h5py.Dataset):
             raise ValueError(f"{path}: damaged or no episodes file: column {name!r} is missing")
@@ -118,10 +128,6 @@ def read_episodes(file: h5py.File, path: Path) -> tuple[NDArray[np.int64], NDArr
             f"{path}: columns {LENGTHS!r} and {OFFSETS!r}: expected as many, at least one, "
             f"got {len(lengths)} and {len(offsets)}"
         )
-    if (lengths < 1).any():
-        raise ValueError(f"{path}: column {LENGTHS!r}: episode {int(np.argmax(lengths < 1))} has no steps")
-    if offsets[0] < 0 or (offsets[1:] < (offsets + lengths)[:-1]).any():
-        raise ValueError(f"{path}: column {OFFSETS!r}: episodes overlap or are out of order")
     return lengths, offsets
 
 

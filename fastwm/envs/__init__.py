@@ -4,14 +4,20 @@
 
 from .behaviour import POLICIES, trajectories
 from .gym import Push, PushVector, TwoRoom, TwoRoomSteps, TwoRoomStepsVector, TwoRoomVector, register
+from .pendulum import PendulumWorld
+from .pusht import PushTWorld
+from .reacher import ReacherWorld
+from .simulated import SimulatedWorld
 from .world import Behaviour, World
 
 __all__ = [
     "POLICIES",
+    "SIMULATED",
     "WORLDS",
     "Behaviour",
     "Push",
     "PushVector",
+    "SimulatedWorld",
     "TwoRoom",
     "TwoRoomSteps",
     "TwoRoomStepsVector",
@@ -24,11 +30,16 @@ __all__ = [
 WORLDS: dict[str, World] = {env.world.name: env.world for env in (TwoRoom, TwoRoomSteps, Push)}
 
 
+# Worlds of others' simulators, which are imported when they are first used: each has its extra.
+SIMULATED: dict[str, World] = {world.name: world for world in (PendulumWorld(), PushTWorld(), ReacherWorld())}
+
+
 def world(name: str) -> World:
-    """The world called `name`, "two-room", "two-room-steps" or "push"; a ValueError lists the names where there is none."""
-    if name not in WORLDS:
-        raise ValueError(f"world: expected one of {', '.join(WORLDS)}, got {name!r}")
-    return WORLDS[name]
+    """The world called `name`, one of `WORLDS` or `SIMULATED`; a ValueError lists the names where there is none."""
+    found = WORLDS.get(name) or SIMULATED.get(name)
+    if found is None:
+        raise ValueError(f"world: expected one of {', '.join([*WORLDS, *SIMULATED])}, got {name!r}")
+    return found
 
 
 register()
