@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -20,18 +21,32 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
+class Described(Protocol):
+    """A configuration that can be kept as JSON."""
+
+    @property
+    def version(self) -> int: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Config = TypeVar("Config", bound=Described)
+
+
 def save(
     directory: str | os.PathLike[str],
-    config: WorldModelConfig,
+    config: Described,
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str],
+    *,
+    form: str = FORMAT,
 ) -> None:
     """Write both files; a reader that comes between the two renames is told that they do not match."""
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     weights = serialise(tensors)
     description = {
-        "format": FORMAT,
+        "format": form,
         "version": config.version,
         "config": {name: value for name, value in config.to_dict().items() if name != "version"},
         "metadata": dict(metadata),
@@ -43,18 +58,24 @@ def save(
 
 def load(
     directory: str | os.PathLike[str],
-) -> tuple[WorldModelConfig, dict[str, torch.Tensor], dict[str, str]]:
-    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong."""
+    *,
+    form: str = FORMAT,
+    read: Callable[[Mapping[str, Any]], Config] = WorldModelConfig.from_dict,  # type: ignore[assignment]
+) -> tuple[Config, dict[str, torch.Tensor], dict[str, str]]:
+    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong.
+
+    form: the kind of model that its `config.json` has to name; read: how that describes itself.
+    """
     path = Path(directory)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (path / name).is_file():
             raise ValueError(f"{path} holds no world model: {name} is missing")
-    description = _read_description(path / CONFIG_FILE)
+    description = _read_description(path / CONFIG_FILE, form)
     weights = (path / WEIGHTS_FILE).read_bytes()
     if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
         raise ValueError(f"{path / WEIGHTS_FILE} is damaged, or is not the one that {CONFIG_FILE} describes")
     try:
-        config = WorldModelConfig.from_dict(description["config"])
+        config = read(description["config"])
         tensors = safetensors.torch.load(weights)
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
@@ -124,13 +145,13 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         raise
 
 
-def _read_description(path: Path) -> dict:
+def _read_description(path: Path, form: str) -> dict:
     try:
         description = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ValueError(f"{path} does not describe a fastwm world model (its format is not {FORMAT})")
+    if not isinstance(description, dict) or description.get("format") != form:
+        raise ValueError(f"{path} does not describe a fastwm world model (its format is not {form})")
     if description.get("version") != CONFIG_VERSION:
         came = description.get("version")
         raise ValueError(f"{path} is of version {came!r}; this fastwm reads version {CONFIG_VERSION}")
