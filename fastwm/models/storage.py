@@ -58,9 +58,9 @@ def save(
 
 def load(
     directory: str | os.PathLike[str],
+    read: Callable[[Mapping[str, Any]], Config],
     *,
     form: str = FORMAT,
-    read: Callable[[Mapping[str, Any]], Config] = WorldModelConfig.from_dict,  # type: ignore[assignment]
 ) -> tuple[Config, dict[str, torch.Tensor], dict[str, str]]:
     """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong.
 

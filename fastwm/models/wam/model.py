@@ -11,8 +11,8 @@ Tokens, after LeWAM (arXiv:2610.12818) with the modes of UWM (arXiv:2504.02792):
     inverse  p(a|z,z')  action slots, later frames    video    p(z'|z)     frames, which are slots without an action
     joint    p(z',a|z)  policy without a goal, then forward with what it said
 
-LeWAM gives clean actions tokens of their own; here they modulate the slot that they move (AdaLN-zero), so that the forward mode
-is LeWM's predictor (arXiv:2603.19312) and every engine of fastwm runs it. No slot that knows an action is in the policy's sight.
+LeWAM gives clean actions tokens of their own; here they modulate the slot that they move (AdaLN-zero), so that the forward
+mode is LeWM's predictor (arXiv:2603.19312), which every engine of fastwm runs. The policy sees no slot that knows an action.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class LatentWAM(nn.Module):
         time: Tensor | None,
         mask: Tensor | None,
     ) -> Tensor:
-        """Action slots [B, count, W] of the blocks from `now` on. noisy [B, count, A] at flow time [B], of a flow head alone."""
+        """Action slots [B, count, W] from block `now` on. noisy [B, count, A] at flow time [B]: of a flow head alone."""
         batch = memory[0][0].shape[0]
         if noisy is not None and time is not None:
             x, condition = self.noisy_input(noisy) + self.slot, self.time(time)
@@ -311,8 +311,8 @@ class LatentWAM(nn.Module):
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> LatentWAM:
-        """The model saved in `directory`, in evaluation mode. ValueError where a file is missing, damaged or of another model."""
-        config, tensors, metadata = storage.load(directory, form=FORMAT, read=LatentWAMConfig.from_dict)
+        """The model saved in `directory`, in evaluation mode. ValueError where it is damaged or another."""
+        config, tensors, metadata = storage.load(directory, LatentWAMConfig.from_dict, form=FORMAT)
         with torch.device("meta"):
             model = cls(config)
         storage.check_tensors(directory, expected=model.state_dict(), found=tensors)

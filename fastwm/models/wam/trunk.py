@@ -1,13 +1,16 @@
 """The trunk of a LatentWAM: two streams of tokens with weights of their own that share attention.
 
 A mixture of transformers (LeWAM, arXiv:2610.12818): states and actions each have norms, projections and MLPs; keys and values
-are common. The one masked sequence of LeWAM is evaluated group by group: a group attends to itself and to the `Memory` (keys and
-values of every layer) of the groups that it may see, which is the same numbers as one masked attention, without the masked
-products, and makes a leak impossible where there is no memory to read. Times enter as rotations alone (RoPE,
-arXiv:2104.09864): keys and values hold no place in a window, so those of the history are computed once and used again, exactly.
+are common. The one masked sequence of LeWAM is evaluated group by group: a group attends to itself and to the `Memory` (keys
+and values of every layer) of the groups that it may see, which is the same numbers as one masked attention, without the
+masked products, and makes a leak impossible where there is no memory to read. Times enter as rotations alone (RoPE,
+arXiv:2104.09864): keys and values hold no place in a window, so those of the history are computed once and used again,
+exactly.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +46,8 @@ class Stream(nn.Module):
         all of these may see. mask bool [N, N] or [B, 1, N, M + N]: who sees whom; None is everyone.
         """
         own: Memory = []
-        for layer, block in enumerate(self.blocks):
+        blocks: Any = self.blocks
+        for layer, block in enumerate(blocks):
             shift1, scale1, gate1, shift2, scale2, gate2 = block.modulation(condition).chunk(6, dim=-1)
             attention = block.attention
             rows = attention.norm(block.norm1(x) * (1 + scale1) + shift1)

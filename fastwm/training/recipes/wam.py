@@ -1,8 +1,9 @@
 """LatentWAM's objective: one pass trains dynamics, policy and distance together, without leaking one into another.
 
-Losses after LeWAM (arXiv:2610.12818): w_dyn |zhat - z|^2 with the target not detached, flow matching or likelihood of the actions
-to a goal that the same episode reaches later (hindsight, arXiv:1707.01495), its distance in blocks, and SIGReg. The video mode is
-trained by every frame, the inverse mode by a share of the samples. Clips without actions (NaN) train encoder and video alone.
+Losses after LeWAM (arXiv:2610.12818): |zhat - z|^2 with the target not detached, flow matching or likelihood of the actions
+to a goal that the same episode reaches later (hindsight, arXiv:1707.01495), its distance in blocks, and SIGReg. The video
+mode is trained by every frame, the inverse mode by a share of the samples. Clips without actions (NaN) train encoder and
+video alone.
 """
 
 from __future__ import annotations
@@ -208,15 +209,16 @@ class WamRecipe(Recipe):
         goal = latents[:, now + last]
         said = model.policy(latents[:, : now + 1], goal, 1, generator, horizon=last)[:, 0]
         did = actions[:, now : now + last]
-        told = model.inverse(latents[:, now : now + last + 1], generator=generator)
+        few = min(last, self.config.unroll)  # as far as inverse mode is taught
+        told = model.inverse(latents[:, now : now + few + 1], generator=generator)
         std = latents[:, now].std(dim=0)
 
         def error(guess: Tensor) -> float:  # mean square, in variances of the training actions
-            return ((guess - did) / model.action_std).square().mean().item()
+            return ((guess - did[:, : guess.shape[1]]) / model.action_std).square().mean().item()
 
         probes: list[float] = []
         if "state" in training.columns:
-            sides = []
+            sides: list[Any] = []
             for part in (training, validation):
                 found = part.batch(evenly_spaced(part.windows(1), 8 * JUDGED), 1, columns=("pixels", "state"))
                 pixels = torch.as_tensor(found["pixels"][:, 0])
