@@ -30,6 +30,7 @@ SMALL = LatentWAMConfig(
     window=3,
     history=2,
     reach=5,
+    action_head="flow",
 )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from fastwm.evaluation import Policy as ClosedLoop
 from fastwm.planning.goal import Goal
 
 if TYPE_CHECKING:
@@ -67,3 +70,22 @@ def _next_goal(goal: Goal) -> Tensor | None:
         return goal.latents[:, 0]
     place = goal.reached.clamp(max=goal.latents.shape[1] - 1)
     return goal.latents[torch.arange(len(place)), place]
+
+
+class Reactive(ClosedLoop):
+    """The policy alone in a closed loop, for `fastwm.evaluation`: the first block of its one answer, and no planning."""
+
+    name = "policy"
+
+    def __init__(self, model: LatentWAM) -> None:
+        self._model = model.eval()
+
+    @torch.no_grad()
+    def begin(self, goal: NDArray[Any], seed: int) -> None:
+        self._goal = torch.cat([self._model.encode(part) for part in torch.as_tensor(goal).split(32)])
+
+    @torch.no_grad()
+    def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
+        context = self._model.encode(torch.as_tensor(seen))[:, None]
+        goal = self._goal[torch.as_tensor(episodes)]
+        return self._model.policy(context, goal, 1, horizon=1, temperature=0.0)[:, 0, 0].numpy()

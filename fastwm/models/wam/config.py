@@ -36,7 +36,7 @@ class LatentWAMConfig:
     head_dim: int = 32
     mlp_dim: int = 384
 
-    action_head: Literal["flow", "mixture"] = "flow"
+    action_head: Literal["flow", "mixture"] = "mixture"  # as good here, and one pass instead of flow_steps
     flow_steps: int = 8
     components: int = 4  # mixture
     reach: int = 16  # action blocks: the farthest goal that distances are learned for

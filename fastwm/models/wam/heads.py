@@ -66,14 +66,20 @@ def mixture_log_prob(mixture: tuple[Tensor, Tensor, Tensor], actions: Tensor) ->
 
 
 def mixture_sample(
-    mixture: tuple[Tensor, Tensor, Tensor], n: int, generator: torch.Generator | None
+    mixture: tuple[Tensor, Tensor, Tensor],
+    n: int,
+    generator: torch.Generator | None,
+    temperature: float = 1.0,
 ) -> Tensor:
-    """n chunks of each: [B, n, T, A], normalised."""
+    """n chunks of each: [B, n, T, A], normalised. temperature: of the noise; with 0 the likeliest component's mean."""
     weights, mean, spread = mixture
-    chosen = torch.multinomial(weights.exp(), n, replacement=True, generator=generator)  # [B, n]
+    if temperature == 0.0:
+        chosen = weights.argmax(1, keepdim=True).expand(-1, n)
+    else:
+        chosen = torch.multinomial(weights.exp(), n, replacement=True, generator=generator)  # [B, n]
     index = chosen[:, :, None, None].expand(-1, -1, *mean.shape[2:])
     noise = torch.randn(index.shape, generator=generator)
-    return mean.gather(1, index) + spread.gather(1, index).exp() * noise
+    return mean.gather(1, index) + temperature * spread.gather(1, index).exp() * noise
 
 
 class TimeEmbedding(nn.Module):

@@ -192,17 +192,19 @@ class LatentWAM(nn.Module):
         generator: torch.Generator | None = None,
         *,
         horizon: int | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         """n chunks of actions from each context, [B, n, T, A] in environment units, T = horizon or the model's chunk.
 
         context [B, K, E], of which the last `history` frames count; goal [B, E], or None: whatever is usually done.
+        temperature: scales the noise that actions are made of; 0 is one and the same answer, the reactive policy.
         The memory of frames and goal is made once for all proposals and all steps of the flow.
         """
         horizon = self.config.chunk if horizon is None else horizon
         self._check_request(context, goal, horizon)
         frames = context[:, -self.config.history :]
         memory = self.watch(frames)[1]
-        return self._act(memory, frames.shape[1], goal, horizon, n, generator, mask=None)
+        return self._act(memory, frames.shape[1], goal, horizon, n, generator, None, temperature)
 
     @torch.no_grad()
     def inverse(self, latents: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -287,15 +289,16 @@ class LatentWAM(nn.Module):
         n: int,
         generator: torch.Generator | None,
         mask: Tensor | None,
+        temperature: float = 1.0,
     ) -> Tensor:
         batch = memory[0][0].shape[0]
         memory = join(memory, self.goal_memory(goal, batch, history - 1))
         if self.config.action_head == "mixture":
             tokens = self.action_tokens(memory, history - 1, count, None, None, mask)
-            return self.denormalise(heads.mixture_sample(self.mixture(tokens), n, generator))
+            return self.denormalise(heads.mixture_sample(self.mixture(tokens), n, generator, temperature))
         memory = share(memory, n)
         mask = None if mask is None else mask.repeat_interleave(n, dim=0)
-        x = torch.randn(batch * n, count, self.config.action_dim, generator=generator)
+        x = temperature * torch.randn(batch * n, count, self.config.action_dim, generator=generator)
         steps = self.config.flow_steps
         for step in range(steps):
             time = torch.full((1,), step / steps)

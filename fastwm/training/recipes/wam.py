@@ -37,7 +37,7 @@ class WamTrainConfig(RunConfig):
     """A run of `WamRecipe`. unroll: steps on its own predictions, 1 is teacher forcing alone."""
 
     unroll: int = 3
-    policy_weight: float = 0.5
+    policy_weight: float = 1.0
     distance_weight: float = 0.2
     video_weight: float = 0.1
     regulariser_weight: float = 0.1
