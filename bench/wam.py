@@ -100,16 +100,10 @@ def measure(
 
 
 def one_action(here: Any, policy: Policy) -> Callable[[], object]:
-    """The first action of one episode."""
+    """An action of one episode whose goal is known."""
     state, goal = sample_tasks(here, 1, SEED)
-    seen = here.render(state)
-
-    target = here.render(goal)
-
-    def act() -> NDArray[np.float32]:
-        return policy.act(0, np.zeros(1, np.int64), seen)
-
-    return act
+    policy.begin(here.render(goal), SEED)
+    return functools.partial(policy.act, 0, np.zeros(1, np.int64), here.render(state))
 
 
 def page(content: dict) -> str:
