@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -21,24 +21,44 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
+class Described(Protocol):
+    """A configuration that can be kept as JSON."""
+
+    @property
+    def version(self) -> int: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+Config = TypeVar("Config", bound=Described)
+
+
 def save(
     directory: str | os.PathLike[str],
-    config: WorldModelConfig,
+    config: Described,
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str],
+    *,
+    form: str = FORMAT,
 ) -> None:
-    """Write both files; a reader that comes between the two renames is told that they do not match."""
+    """Write both files of a model of kind `form`."""
     values = {name: value for name, value in config.to_dict().items() if name != "version"}
-    write_model(directory, FORMAT, config.version, values, tensors, metadata)
+    write_model(directory, form, config.version, values, tensors, metadata)
 
 
 def load(
     directory: str | os.PathLike[str],
-) -> tuple[WorldModelConfig, dict[str, torch.Tensor], dict[str, str]]:
-    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong."""
-    values, tensors, metadata = read_model(directory, FORMAT, CONFIG_VERSION)
+    read: Callable[[Mapping[str, Any]], Config],
+    *,
+    form: str = FORMAT,
+) -> tuple[Config, dict[str, torch.Tensor], dict[str, str]]:
+    """Configuration, tensors and metadata of the model in `directory`; ValueError when anything is wrong.
+
+    form: the kind of model that its `config.json` has to name; read: how that describes itself.
+    """
+    values, tensors, metadata = read_model(directory, form, CONFIG_VERSION)
     try:
-        config = WorldModelConfig.from_dict(values)
+        config = read(values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{directory} cannot be read: {error}") from error
     return config, tensors, metadata
@@ -52,7 +72,10 @@ def write_model(
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a model of any kind ("fastwm.world_model", say): its configuration as JSON, its tensors, and their digest."""
+    """Write a model of any kind ("fastwm.world_model", say): its configuration as JSON, its tensors, and their digest.
+
+    A reader that comes between the two renames is told that they do not match.
+    """
     path = Path(directory)
     path.mkdir(parents=True, exist_ok=True)
     weights = serialise(tensors)

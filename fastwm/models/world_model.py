@@ -165,7 +165,7 @@ class WorldModel(nn.Module):
 
         Raises ValueError when a file is missing, damaged, of another version or of another model.
         """
-        config, tensors, metadata = storage.load(directory)
+        config, tensors, metadata = storage.load(directory, WorldModelConfig.from_dict)
         with torch.device("meta"):
             model = cls(config)
         model.calibration = storage.take_calibration(directory, config, tensors)

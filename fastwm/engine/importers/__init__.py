@@ -13,17 +13,20 @@ if TYPE_CHECKING:
 
 def import_model(model: nn.Module) -> Imported:
     """The importer that knows this model. Raises TypeError, listing what is known, if none does."""
-    from fastwm.engine.importers import lewm, own
+    from fastwm.engine.importers import lewm, own, wam
     from fastwm.models import WorldModel
+    from fastwm.models.wam import LatentWAM
 
     if not isinstance(model, nn.Module):
         hint = "; fastwm.load reads one from its directory" if isinstance(model, (str, os.PathLike)) else ""
         raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module{hint}")
     if isinstance(model, WorldModel):
         return own.import_world_model(model)
+    if isinstance(model, LatentWAM):
+        return wam.import_wam(model)
     if lewm.is_lewm(model):
         return lewm.import_lewm(model)
     raise TypeError(
         f"model is {type(model).__module__}.{type(model).__name__}, which no importer knows; "
-        "known are fastwm.models.WorldModel and stable-worldmodel's LeWM"
+        "known are fastwm.models.WorldModel, fastwm.models.LatentWAM and stable-worldmodel's LeWM"
     )

@@ -1,0 +1,77 @@
+"""The description of a LatentWAM: everything needed to build its modules, as plain JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+WAM_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentWAMConfig:
+    """Sizes of a LatentWAM. Letters: E embedding, A numbers in one action block.
+
+    window: state tokens that a dynamics step sees, itself included. With 1 the forward mode is a predictor that every engine
+    of `fastwm.compile` runs; with more, rollouts are PyTorch's.
+    history: frames that the policy sees, the present one included. chunk: action blocks that it says at once.
+    """
+
+    action_dim: int  # A, of a whole block: action_block x the environment's action dimension
+    action_block: int = 1  # environment decisions per block (frame skip)
+    action_hidden: int = 128
+
+    image_size: int = 64
+    encoder_width: int = 32  # channels of the first layer
+    projector_dim: int = 256
+    embed_dim: int = 192  # E
+
+    window: int = 1
+    history: int = 1
+    chunk: int = 8
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+    head_dim: int = 32
+    mlp_dim: int = 384
+
+    action_head: Literal["flow", "mixture"] = "mixture"  # as good here, and one pass instead of flow_steps
+    flow_steps: int = 8
+    components: int = 4  # mixture
+    reach: int = 16  # action blocks: the farthest goal that distances are learned for
+    reward: bool = False
+    termination: bool = False
+
+    version: int = WAM_VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != WAM_VERSION:
+            raise ValueError(f"version is {self.version!r}; this fastwm reads version {WAM_VERSION}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"{field.name} is {value!r}; expected an integer of at least 1")
+            if field.type == "bool" and not isinstance(value, bool):
+                raise ValueError(f"{field.name} is {value!r}; expected true or false")
+        if self.action_head not in ("flow", "mixture"):
+            raise ValueError(f"action_head is {self.action_head!r}; expected 'flow' or 'mixture'")
+        if self.image_size % 16:
+            raise ValueError(f"image_size is {self.image_size}; expected a multiple of 16")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}; expected an even number, which rotations pair")
+        if self.action_dim % self.action_block:
+            raise ValueError(f"action_dim is {self.action_dim}; expected a multiple of {self.action_block}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LatentWAMConfig:
+        """The inverse of `to_dict`; ValueError for unknown or missing fields and for another version."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise ValueError(f"unknown configuration fields {unknown}; known are {sorted(names)}")
+        if "action_dim" not in values:
+            raise ValueError("configuration field 'action_dim' is missing")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

@@ -1,0 +1,342 @@
+"""LatentWAM: one network that predicts the world and acts in it, all in the latents of a pixel encoder.
+
+Tokens, after LeWAM (arXiv:2610.12818) with the modes of UWM (arXiv:2504.02792):
+
+    frames z_t        state stream, no action            see earlier frames
+    state slots       state stream, moved by clean a_t   see earlier slots (`window` of them)
+    goal              action stream                      sees itself
+    action slots      action stream, at flow time        see frames up to now, the goal, earlier slots
+
+    policy   p(a|z,g)   action slots                  forward  p(z'|z,a)   state slots
+    inverse  p(a|z,z')  action slots, later frames    video    p(z'|z)     frames, which are slots without an action
+    joint    p(z',a|z)  policy without a goal, then forward with what it said
+
+LeWAM gives clean actions tokens of their own; here they modulate the slot that they move (AdaLN-zero), so that the forward
+mode is LeWM's predictor (arXiv:2603.19312), which every engine of fastwm runs. The policy sees no slot that knows an action.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fastwm.models import storage
+from fastwm.models.encoder import PatchConvEncoder
+from fastwm.models.heads import Projector
+from fastwm.models.wam import heads
+from fastwm.models.wam.config import LatentWAMConfig
+from fastwm.models.wam.trunk import Memory, Stream, banded, join, latest, share
+
+FORMAT = "fastwm.latent_wam"
+
+
+class LatentWAM(nn.Module):
+    """A world model and a policy with one set of weights. Public methods take and give actions in environment units.
+
+    Letters: B environments, n proposals, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in
+    one action block, W width.
+    """
+
+    action_mean: Tensor  # [A]
+    action_std: Tensor  # [A]
+
+    def __init__(self, config: LatentWAMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, str] = {}
+        E, W, A = config.embed_dim, config.width, config.action_dim
+        self.encoder = PatchConvEncoder(config.image_size, config.encoder_width, out_dim=E)
+        self.projector = Projector(self.encoder.out_dim, config.projector_dim, E)
+        stream = (W, config.depth, config.heads, config.head_dim, config.mlp_dim)
+
+        self.state_input = nn.Linear(E, W)
+        self.state_stream = Stream(*stream)
+        self.action_encoder = nn.Sequential(
+            nn.Linear(A, config.action_hidden), nn.SiLU(), nn.Linear(config.action_hidden, W)
+        )
+        self.no_action = nn.Parameter(0.02 * torch.randn(W))
+        self.latent_head = heads.LatentHead(W, config.projector_dim, E)
+
+        self.action_stream = Stream(*stream)
+        self.goal_input = nn.Linear(E, W)
+        self.no_goal = nn.Parameter(0.02 * torch.randn(W))
+        self.goal_condition = nn.Parameter(0.02 * torch.randn(W))
+        self.slot = nn.Parameter(0.02 * torch.randn(W))
+        if config.action_head == "flow":
+            self.noisy_input = nn.Linear(A, W)
+            self.time = heads.TimeEmbedding(W)
+            self.velocity = nn.Linear(W, A)
+        else:
+            self.slot_condition = nn.Parameter(0.02 * torch.randn(W))
+            self.mixture = heads.MixtureHead(W, A, config.components)
+
+        self.distance_head = heads.DistanceHead(E, 2 * W, config.reach)
+        self.reward_head = nn.Linear(E, 1) if config.reward else None
+        self.termination_head = nn.Linear(E, 1) if config.termination else None
+        self.register_buffer("action_mean", torch.zeros(A))
+        self.register_buffer("action_std", torch.ones(A))
+
+    # ---- latents and units ----
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """pixels uint8 [..., size, size, 3] -> latents [..., E]"""
+        size = self.config.image_size
+        if pixels.dtype != torch.uint8:
+            raise TypeError(f"pixels has dtype {pixels.dtype}; expected torch.uint8")
+        if pixels.shape[-3:] != (size, size, 3):
+            raise ValueError(f"pixels has shape {list(pixels.shape)}; expected [..., {size}, {size}, 3]")
+        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # channels_last without a copy
+        kind = pixels.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.action_mean.dtype
+        images = images.to(dtype).sub_(127.5).div_(127.5)
+        latents = self.projector(self.encoder(images)).to(self.action_mean.dtype)
+        return latents.view(*pixels.shape[:-3], self.config.embed_dim)
+
+    def normalise(self, actions: Tensor) -> Tensor:
+        """actions [..., A] in environment units -> in standard deviations of the training actions"""
+        if actions.shape[-1:] != (self.config.action_dim,):
+            raise ValueError(
+                f"actions has shape {list(actions.shape)}; expected [..., {self.config.action_dim}]"
+            )
+        return (actions - self.action_mean) / self.action_std
+
+    def denormalise(self, actions: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return actions * self.action_std + self.action_mean
+
+    def set_action_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """mean [A], std [A] of the training actions, in environment units; a constant action gets std 1."""
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != self.action_mean.shape or not torch.isfinite(value).all():
+                raise ValueError(
+                    f"{name} is {value.tolist()}; expected {self.config.action_dim} finite numbers"
+                )
+        self.action_mean.copy_(mean)
+        self.action_std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+    # ---- the world ----
+
+    def watch(self, latents: Tensor) -> tuple[Tensor, Memory]:
+        """Frames [B, F, E] -> the next latent after each, whatever is done [B, F, E] (video mode), and their memory."""
+        self._check_latents("latents", latents, None)
+        count = latents.shape[1]
+        mask = banded(count, self.config.history, latents.device)
+        tokens, memory = self.state_stream(
+            self.state_input(latents), self.no_action[None, None], _times(latents, count), mask=mask
+        )
+        return self.latent_head(latents, tokens), memory
+
+    def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """Forward mode: latents [B, T, E], actions [B, T, A] -> latents one block later [B, T, E], causal."""
+        self._check_latents("latents", latents, None)
+        if actions.shape != (*latents.shape[:2], self.config.action_dim):
+            expected = [*latents.shape[:2], self.config.action_dim]
+            raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected} to match latents")
+        return self._move(latents, actions, None, 0)[0]
+
+    def rollout(self, context: Tensor, actions: Tensor, past_actions: Tensor | None = None) -> Tensor:
+        """Latents after each action block of every candidate [B, S, T, E]; the context's memory is made once for all of them.
+
+        context [B, K, E], actions [B, S, T, A] in environment units, past_actions [B, K-1, A] between the context frames.
+        """
+        self._check_latents("context", context, self.config.window)
+        B, K, E = context.shape
+        if actions.ndim != 4 or len(actions) != B or actions.shape[3] != self.config.action_dim:
+            expected = f"[{B}, S, T, {self.config.action_dim}]"
+            raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected}")
+        S, T = actions.shape[1:3]
+        memory: Memory | None = None
+        if K > 1:
+            if past_actions is None or past_actions.shape != (B, K - 1, self.config.action_dim):
+                came = None if past_actions is None else list(past_actions.shape)
+                raise ValueError(f"past_actions is {came}; expected [{B}, {K - 1}, {self.config.action_dim}]")
+            memory = share(self._move(context[:, :-1], past_actions, None, 0)[1], S)
+        last = context[:, -1:].repeat_interleave(S, dim=0)
+        each = []
+        for t in range(T):
+            block = actions[:, :, t].reshape(B * S, 1, -1)
+            memory = None if memory is None else latest(memory, self.config.window - 1)
+            last, own = self._move(last, block, memory, K - 1 + t)
+            if self.config.window > 1:
+                memory = own if memory is None else join(memory, own)
+            each.append(last)
+        return torch.cat(each, dim=1).view(B, S, T, E)
+
+    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
+        """Action blocks from latents [..., E] to a goal [..., E], as the data's best went: [...]"""
+        return self.distance_head(latents, goal)
+
+    def _move(
+        self, latents: Tensor, actions: Tensor, memory: Memory | None, first: int
+    ) -> tuple[Tensor, Memory]:
+        """Slots [N, T, E] from time `first` on, with the memory of at most window - 1 slots before them."""
+        count = latents.shape[1]
+        condition = self.action_encoder(self.normalise(actions))
+        mask = banded(count, self.config.window, latents.device) if count > 1 else None
+        tokens, own = self.state_stream(
+            self.state_input(latents), condition, _times(latents, count, first), mask=mask, memory=memory
+        )
+        return self.latent_head(latents, tokens), own
+
+    # ---- the actions ----
+
+    @torch.no_grad()
+    def policy(
+        self,
+        context: Tensor,
+        goal: Tensor | None,
+        n: int = 1,
+        generator: torch.Generator | None = None,
+        *,
+        horizon: int | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """n chunks of actions from each context, [B, n, T, A] in environment units, T = horizon or the model's chunk.
+
+        context [B, K, E], of which the last `history` frames count; goal [B, E], or None: whatever is usually done.
+        temperature: scales the noise that actions are made of; 0 is one and the same answer, the reactive policy.
+        The memory of frames and goal is made once for all proposals and all steps of the flow.
+        """
+        horizon = self.config.chunk if horizon is None else horizon
+        self._check_request(context, goal, horizon)
+        frames = context[:, -self.config.history :]
+        memory = self.watch(frames)[1]
+        return self._act(memory, frames.shape[1], goal, horizon, n, generator, None, temperature)
+
+    @torch.no_grad()
+    def inverse(self, latents: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The actions that led through frames [B, F, E], from the first frame on: [B, F-1, A] in environment units."""
+        self._check_latents("latents", latents, self.config.chunk + 1)
+        B, count = latents.shape[:2]
+        if count < 2:
+            raise ValueError(f"latents has shape {list(latents.shape)}; expected at least two frames")
+        mask = self.action_mask(B, count, count - 1, 1, torch.ones(B, dtype=torch.bool))
+        memory = self.watch(latents)[1]
+        return self._act(memory, 1, None, count - 1, 1, generator, mask)[:, 0]
+
+    def joint(
+        self, context: Tensor, n: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What may be done and where it leads: actions [B, n, T, A] in environment units, latents [B, n, T, E]."""
+        actions = self.policy(context, None, n, generator)
+        return actions, self.rollout(context[:, -1:], actions)
+
+    def log_prob(self, context: Tensor, goal: Tensor | None, actions: Tensor) -> Tensor:
+        """Exact log-density of chunks [B, T, A] in environment units: [B]. ValueError for a flow head, which has none."""
+        if self.config.action_head != "mixture":
+            raise ValueError(
+                f"action_head is {self.config.action_head!r}; expected 'mixture', whose density is known"
+            )
+        T = actions.shape[1]
+        self._check_request(context, goal, T)
+        frames = context[:, -self.config.history :]
+        memory = join(self.watch(frames)[1], self.goal_memory(goal, len(context), frames.shape[1] - 1))
+        tokens = self.action_tokens(memory, frames.shape[1] - 1, T, None, None, None)
+        found = heads.mixture_log_prob(self.mixture(tokens), self.normalise(actions))
+        return found - T * self.action_std.log().sum()
+
+    def goal_memory(self, goal: Tensor | None, batch: int, now: int, dropped: Tensor | None = None) -> Memory:
+        """What action slots may see of the goal [B, E]; None, or `dropped` bool [B]: that there is none."""
+        token = self.no_goal.expand(batch, -1)
+        if goal is not None:
+            known = self.goal_input(goal).to(token.dtype)
+            token = known if dropped is None else torch.where(dropped[:, None], token, known)
+        times = torch.full((1,), now, device=token.device)
+        return self.action_stream(token[:, None], self.goal_condition[None, None], times)[1]
+
+    def action_tokens(
+        self,
+        memory: Memory,
+        now: int,
+        count: int,
+        noisy: Tensor | None,
+        time: Tensor | None,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Action slots [B, count, W] from block `now` on. noisy [B, count, A] at flow time [B]: of a flow head alone."""
+        batch = memory[0][0].shape[0]
+        if noisy is not None and time is not None:
+            x, condition = self.noisy_input(noisy) + self.slot, self.time(time)
+        else:
+            x, condition = self.slot.expand(batch, count, -1), self.slot_condition[None, None]
+        if mask is None:
+            own = banded(count, count, x.device)
+            mask = torch.cat([own.new_ones(count, memory[0][0].shape[2]), own], dim=1)
+        times = now + torch.arange(count, device=x.device)
+        return self.action_stream(x, condition, times, mask=mask, memory=memory)[0]
+
+    def action_mask(self, batch: int, frames: int, slots: int, history: int, inverse: Tensor) -> Tensor:
+        """Who action slots see, bool [B, 1, slots, frames + 1 + slots]: frames, goal, slots.
+
+        The policy sees `history` frames. Where `inverse` bool [B], slot i also sees the frame that its block led to.
+        """
+        device = inverse.device
+        frame, slot = torch.arange(frames, device=device), torch.arange(slots, device=device)[:, None]
+        until = torch.where(inverse[:, None, None], history + slot, history - 1)  # [B, slots, 1]
+        sees = (frame <= until).expand(batch, slots, frames)
+        own = banded(slots, slots, device).expand(batch, -1, -1)
+        return torch.cat([sees, own.new_ones(batch, slots, 1), own], dim=2)[:, None]
+
+    def _act(
+        self,
+        memory: Memory,
+        history: int,
+        goal: Tensor | None,
+        count: int,
+        n: int,
+        generator: torch.Generator | None,
+        mask: Tensor | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        batch = memory[0][0].shape[0]
+        memory = join(memory, self.goal_memory(goal, batch, history - 1))
+        if self.config.action_head == "mixture":
+            tokens = self.action_tokens(memory, history - 1, count, None, None, mask)
+            return self.denormalise(heads.mixture_sample(self.mixture(tokens), n, generator, temperature))
+        memory = share(memory, n)
+        mask = None if mask is None else mask.repeat_interleave(n, dim=0)
+        x = temperature * torch.randn(batch * n, count, self.config.action_dim, generator=generator)
+        steps = self.config.flow_steps
+        for step in range(steps):
+            time = torch.full((1,), step / steps)
+            x = x + self.velocity(self.action_tokens(memory, history - 1, count, x, time, mask)) / steps
+        return self.denormalise(x).view(batch, n, count, -1)
+
+    # ---- disk ----
+
+    def save(self, directory: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
+        """Write `config.json` and `model.safetensors` into `directory`, each atomically."""
+        kept = self.metadata if metadata is None else metadata
+        storage.save(directory, self.config, self.state_dict(), kept, form=FORMAT)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> LatentWAM:
+        """The model saved in `directory`, in evaluation mode. ValueError where it is damaged or another."""
+        config, tensors, metadata = storage.load(directory, LatentWAMConfig.from_dict, form=FORMAT)
+        with torch.device("meta"):
+            model = cls(config)
+        storage.check_tensors(directory, expected=model.state_dict(), found=tensors)
+        model.load_state_dict(tensors, assign=True)
+        model.metadata = metadata
+        return model.eval()
+
+    def _check_request(self, context: Tensor, goal: Tensor | None, horizon: int) -> None:
+        self._check_latents("context", context, None)
+        if not 1 <= horizon <= self.config.chunk:
+            raise ValueError(f"horizon is {horizon}; expected 1 to {self.config.chunk}, the model's chunk")
+        if goal is not None and goal.shape != (len(context), self.config.embed_dim):
+            expected = [len(context), self.config.embed_dim]
+            raise ValueError(f"goal has shape {list(goal.shape)}; expected {expected}")
+
+    def _check_latents(self, name: str, latents: Tensor, most: int | None) -> None:
+        E = self.config.embed_dim
+        if latents.ndim != 3 or latents.shape[2] != E or not 1 <= latents.shape[1] <= (most or 10**9):
+            frames = "frames" if most is None else f"1..{most} frames"
+            raise ValueError(f"{name} has shape {list(latents.shape)}; expected [B, {frames}, {E}]")
+
+
+def _times(like: Tensor, count: int, first: int = 0) -> Tensor:
+    return first + torch.arange(count, device=like.device)

@@ -1,0 +1,91 @@
+"""A LatentWAM as the planner's policy: proposals, warm-start tails, and what is done when there is no time to plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastwm.evaluation import Policy as ClosedLoop
+from fastwm.planning.goal import Goal
+
+if TYPE_CHECKING:
+    from fastwm.models.wam import LatentWAM
+
+
+class LatentPolicy:
+    """Mode 1 of a LatentWAM (LeCun 2022): actions that lead towards a goal, without a search; the planner is mode 2.
+
+    Horizons beyond the model's chunk go on from where its own forward mode says that the chunk leads. Without a goal the policy
+    says what is usually done. Of several goals in order the first that is not reached counts.
+    keep: how many blocks of a chunk are taken before the next is asked for, None all of them.
+    """
+
+    def __init__(self, model: LatentWAM, *, keep: int | None = None) -> None:
+        chunk = model.config.chunk
+        if keep is not None and (
+            isinstance(keep, bool) or not isinstance(keep, int) or not 1 <= keep <= chunk
+        ):
+            raise ValueError(
+                f"keep is {keep!r}, expected None or an integer from 1 to {chunk}, the model's chunk"
+            )
+        self.model, self.keep = model.eval(), chunk if keep is None else keep
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        context: Tensor,
+        past_actions: Tensor | None,
+        goal: Goal,
+        *,
+        count: int,
+        horizon: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """context [B, K, E] -> proposals [B, count, horizon, A] in environment units; see `fastwm.planning.Policy`."""
+        del past_actions  # the policy sees frames alone
+        target = _next_goal(goal)
+        B = len(context)
+        first = min(horizon, self.keep if horizon > self.model.config.chunk else horizon)
+        actions = self.model.policy(context, target, count, generator, horizon=first)
+        frames = context[:, None].expand(-1, count, -1, -1)
+        while actions.shape[2] < horizon:
+            done = actions.shape[2]
+            led = self.model.rollout(context[:, -1:], actions)  # [B, count, done, E]
+            seen = torch.cat([frames, led], dim=2).flatten(0, 1)
+            wanted = None if target is None else target.repeat_interleave(count, dim=0)
+            more = self.model.policy(seen, wanted, 1, generator, horizon=min(self.keep, horizon - done))
+            actions = torch.cat([actions, more.view(B, count, -1, actions.shape[3])], dim=2)
+        return actions
+
+
+def _next_goal(goal: Goal) -> Tensor | None:
+    """[B, G, E] -> [B, E]"""
+    if goal.latents is None:
+        return None
+    if goal.reached is None:
+        return goal.latents[:, 0]
+    place = goal.reached.clamp(max=goal.latents.shape[1] - 1)
+    return goal.latents[torch.arange(len(place)), place]
+
+
+class Reactive(ClosedLoop):
+    """The policy alone in a closed loop, for `fastwm.evaluation`: the first block of its one answer, and no planning."""
+
+    name = "policy"
+
+    def __init__(self, model: LatentWAM) -> None:
+        self._model = model.eval()
+
+    @torch.no_grad()
+    def begin(self, goal: NDArray[Any], seed: int) -> None:
+        self._goal = torch.cat([self._model.encode(part) for part in torch.as_tensor(goal).split(32)])
+
+    @torch.no_grad()
+    def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
+        context = self._model.encode(torch.as_tensor(seen))[:, None]
+        goal = self._goal[torch.as_tensor(episodes)]
+        return self._model.policy(context, goal, 1, horizon=1, temperature=0.0)[:, 0, 0].numpy()
