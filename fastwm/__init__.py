@@ -19,6 +19,8 @@ _HOMES = {
     "load": "fastwm.models",
     "WorldModel": "fastwm.models",
     "WorldModelConfig": "fastwm.models",
+    "LatentWAM": "fastwm.models",
+    "LatentWAMConfig": "fastwm.models",
     "compile": "fastwm.engine.compile",
     "Engine": "fastwm.engine.engine",
     "Ensemble": "fastwm.engine.ensemble",
@@ -56,6 +58,8 @@ if TYPE_CHECKING:
     from fastwm.engine.engine import Engine as Engine
     from fastwm.engine.ensemble import Ensemble as Ensemble
     from fastwm.engine.replicas import Replicas as Replicas
+    from fastwm.models import LatentWAM as LatentWAM
+    from fastwm.models import LatentWAMConfig as LatentWAMConfig
     from fastwm.models import WorldModel as WorldModel
     from fastwm.models import WorldModelConfig as WorldModelConfig
     from fastwm.models import load as load
