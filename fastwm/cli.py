@@ -41,6 +41,15 @@ MODEL_HELP = {
     "action_hidden": "hidden width of the action encoder",
     "action_block": "environment steps per action block (frame skip)",
     "dropout": "(adaln)",
+    "frames": "of a clip (vjepa)",
+    "tubelet": "frames in a token (vjepa)",
+    "position": "encoding of places",
+    "history": "frames that the policy sees (wam)",
+    "chunk": "action blocks that the policy says at once (wam)",
+    "reach": "blocks to the farthest goal that distances are learned for (wam)",
+    "action_head": "of the policy (wam)",
+    "flow_steps": "of the policy (wam, flow)",
+    "components": "of the policy (wam, mixture)",
 }
 TRAIN_HELP = {
     "steps": "optimizer steps; the learning rate's cosine spans exactly these",
@@ -58,6 +67,15 @@ TRAIN_HELP = {
     "knots": "of its quadrature (sigreg)",
     "accumulate": "parts that a process computes its share of a batch in, one after another: less memory",
     "device": "auto is a GPU where there is one",
+    "rollout_steps": "blocks ahead that predictions are also taught from predictions; 1: none",
+    "rollout_weight": "of that",
+    "unroll": "blocks ahead that predictions are also taught from predictions (wam)",
+    "policy_weight": "(wam)",
+    "distance_weight": "(wam)",
+    "video_weight": "(wam)",
+    "inverse_share": "of the samples, which also train the inverse mode (wam)",
+    "goal_dropout": "share of the samples whose policy sees no goal (wam)",
+    "expectile": "distances lean to the shortest seen (wam)",
     "precision": "auto is bfloat16 where the processor multiplies it",
     "threads": "of PyTorch",
     "validation_fraction": "share of the episodes held out",
@@ -69,7 +87,9 @@ TRAIN_HELP = {
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line. `given`: the command line, where one flag decides what others there are."""
+
+    given: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -129,7 +149,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
         "demo": (_demo, "from pixels to plans in minutes, with a report", _DEMO_EXAMPLES),
         "collect": (_collect, "collect episodes of a world into an HDF5 file", _COLLECT_EXAMPLES),
         "data": (_data, "what a data set of episodes holds, in numbers and as a picture", _DATA_EXAMPLES),
-        "train": (_train, "train a world model on episodes", _TRAIN_EXAMPLES),
+        "train": (_train, "train a world model, a policy or an encoder on episodes", _TRAIN_EXAMPLES),
         "plan": (_plan, "plan from one picture to another", _PLAN_EXAMPLES),
         "eval": (_eval, "how often a model's plans reach their goals, in closed loop", _EVAL_EXAMPLES),
         "diagnose": (
@@ -151,6 +171,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
         )
         command.add_argument("--traceback", action="store_true", help="show where an error came from")
         if name == chosen:
+            command.given = arguments
             declare(command)
     return parser
 
@@ -237,19 +258,34 @@ _TRAIN_EXAMPLES = """examples:
   fastwm train data/rooms.h5 runs/rooms --preset mlp --steps 500
   fastwm train data/steps.h5 runs/steps --action-block 5         five environment steps in each action
   fastwm train data/push.h5 runs/wide --steps 6000 --width 192 --depth 2 --no-residual
+  fastwm train data/push.h5 runs/far --rollout-steps 3           also taught on its own predictions, three blocks ahead
+  fastwm train data/push.h5 runs/wam --objective wam --steps 2500
+  fastwm train data/push.h5 runs/better --distill runs/wam       teach its policy what the planner finds
+  fastwm train videos/ runs/eyes --objective lejepa              clips without actions, too
+  fastwm train data/push.h5 runs/on-eyes --objective frozen --encoder-dir runs/eyes
   fastwm train data/push.h5 runs/push --devices 4                the same batches, shared out among four processes
   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
     -m fastwm.cli train data/push.h5 runs/push                   on two machines, eight processes each
+
+objectives (their own flags: fastwm train --objective NAME --help):
 """
 
 
 def _train(parser: Parser) -> None:
-    from fastwm.models import WorldModelConfig
-    from fastwm.training import TrainConfig
+    from fastwm.training.jobs import OBJECTIVES
 
     parser.usage = "fastwm train [options] FILE DIR"
-    parser.add_argument("data", metavar="FILE", help="HDF5 file of episodes")
+    assert parser.epilog is not None
+    parser.epilog += "\n".join(f"  {name:<12} {known.summary}" for name, known in OBJECTIVES.items())
+    chosen = _value(parser.given, "--objective") or "world-model"
+    parser.add_argument("data", metavar="FILE", help="episodes: HDF5, Lance, LeRobot, or a folder of videos")
     parser.add_argument("run", metavar="DIR", help="where to write model, checkpoints and logs")
+    parser.add_argument(
+        "--objective",
+        default="world-model",
+        choices=OBJECTIVES,
+        help="what is trained (default: world-model)",
+    )
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in DIR")
     parser.add_argument(
         "--devices",
@@ -259,13 +295,40 @@ def _train(parser: Parser) -> None:
         help="processes on this machine that share every batch, each with a GPU where there are (default: 1)",
     )
     parser.add_argument(
-        "--preset", default="small", choices=("small", "mlp", "paper"), help="start from (default: small)"
+        "--encoder-dir", metavar="DIR", help="frozen: the encoder, ours or in Hugging Face's layout"
     )
+    parser.add_argument(
+        "--distill",
+        metavar="DIR",
+        help="train nothing else: teach the policy of this LatentWAM what plans find",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--camera", metavar="NAME", help="of several")
+    data.add_argument("--skip-damaged", action="store_true", help="leave damaged episodes out")
     _quiet(parser)
+    if chosen not in OBJECTIVES:
+        return  # argparse says so
+    known = OBJECTIVES[chosen]
+    parser.add_argument(
+        "--preset",
+        default=known.presets[0],
+        choices=known.presets,
+        help=f"start from (default: {known.presets[0]})",
+    )
     model = parser.add_argument_group("model", "changes to the preset; defaults are those of small")
     training = parser.add_argument_group("training", "changes to the preset; defaults are those of small")
-    _fields(model, WorldModelConfig.preset("small", action_dim=2), MODEL_HELP)
-    _fields(training, TrainConfig.preset("small", steps=3000), TRAIN_HELP)
+    _fields(model, known.model, {name: MODEL_HELP[name] for name in MODEL_HELP if hasattr(known.model, name)})
+    _fields(training, known.run, {name: TRAIN_HELP[name] for name in TRAIN_HELP if hasattr(known.run, name)})
+
+
+def _value(arguments: Sequence[str], flag: str) -> str | None:
+    """What follows `flag` on the command line, which decides what other flags there are."""
+    for place, argument in enumerate(arguments):
+        if argument == flag and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith(f"{flag}="):
+            return argument.partition("=")[2]
+    return None
 
 
 _PLAN_EXAMPLES = """examples:

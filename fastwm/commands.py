@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import functools
 import json
@@ -39,11 +40,11 @@ from fastwm.evaluation import (
     sample_tasks,
 )
 from fastwm.evaluation_workers import evaluate_in_workers
-from fastwm.models import WorldModel, WorldModelConfig
+from fastwm.models import LatentWAM, WorldModel
 from fastwm.models.storage import CONFIG_FILE
-from fastwm.training import TrainConfig
-from fastwm.training import train as train_model
+from fastwm.training import train_recipe
 from fastwm.training.ranks import launch, ranks
+from fastwm.training.recipes.world_model import WorldModelRecipe
 
 
 def demo(parsed: argparse.Namespace) -> int:
@@ -94,43 +95,110 @@ def data(parsed: argparse.Namespace) -> int:
 
 
 def train(parsed: argparse.Namespace) -> None:
-    """Train a world model."""
-    _refuse_directory(parsed.data, "an HDF5 file of episodes")
+    """Train a world model, or what --objective names."""
+    from fastwm.training.jobs import job
+
     if not parsed.resume and (Path(parsed.run) / "metrics.csv").exists():
         raise ValueError(f"{parsed.run} already holds a run: go on with it (--resume), or choose another DIR")
-    changes = cli.given(parsed, cli.MODEL_HELP)
-    action_dim = Episodes(parsed.data).action_dim * changes.get("action_block", 1)
-    model_config = WorldModelConfig.preset(parsed.preset, action_dim=action_dim, **changes)
-    preset = "paper" if parsed.preset == "paper" else "small"
-    train_config = TrainConfig.preset(preset, **{"steps": 3000, **cli.given(parsed, cli.TRAIN_HELP)})
     if parsed.devices < 1:
         raise ValueError(f"devices is {parsed.devices}; expected at least 1")
+    episodes = Episodes(parsed.data, camera=parsed.camera, skip_damaged=parsed.skip_damaged)
+    if parsed.distill is not None:
+        _distill(parsed, episodes)
+        return
+    fields = {
+        "model": cli.given(parsed, {name: "" for name in _names(parsed.objective, "model")}),
+        "run": cli.given(parsed, {name: "" for name in _names(parsed.objective, "run")}),
+    }
     if parsed.devices > 1 and not torch.distributed.is_torchelastic_launched():
         threads = [] if "threads" in parsed else ["--threads", str(-(-check_threads(None) // parsed.devices))]
         launch([*parsed.arguments, *threads], parsed.devices)
         return
+    progress = _progress(parsed)
     with ranks() as here:
-        result = train_model(
-            parsed.data,
-            parsed.run,
-            model_config,
-            train_config,
-            resume=parsed.resume,
-            progress=_progress(parsed),
+        found = job(
+            parsed.objective,
+            parsed.preset,
+            episodes,
+            Path(parsed.run),
+            here,
+            **fields,
+            encoder_dir=parsed.encoder_dir,
+            progress=progress,
+        )
+        result = train_recipe(
+            found.make, episodes, parsed.run, found.run, resume=parsed.resume, progress=progress
         )
     if not here.first:
         return
-    health = result.health
-    probes = [r2 for r2 in health.probe_r2 if r2 == r2]
     _print(f"{parsed.run}: trained in {duration(result.seconds)}, {result.frames_per_second:.0f} frames/s")
+    if isinstance(result.recipe, WorldModelRecipe):
+        told = _health(result.recipe)
+    else:
+        shown = {
+            name.replace("_", " "): value for name, value in result.measures.items() if value is not None
+        }
+        width = max(map(len, shown), default=0)
+        told = [f"{name:<{width}}  {value:.4g}" for name, value in shown.items()]
+    _print("\n".join(f"  {line}" for line in told))
+
+
+def _health(recipe: WorldModelRecipe) -> list[str]:
+    health = recipe.health
+    assert health is not None  # measured at the last step, or after it
+    probes = [r2 for r2 in health.probe_r2 if r2 == r2]
+    told = []
     if probes:
-        _print(f"  linear probe R²    {np.mean(probes):.4f} (worst dimension {min(probes):.4f})")
-    _print(f"  effective rank     {health.effective_rank:.1f} of {model_config.embed_dim}")
+        told.append(f"linear probe R²    {np.mean(probes):.4f} (worst dimension {min(probes):.4f})")
+    told.append(f"effective rank     {health.effective_rank:.1f} of {recipe.model.config.embed_dim}")
     for horizon, error in health.open_loop.items():
-        plural = "block" if horizon == 1 else "blocks"
-        _print(
-            f"  error {f'{horizon} {plural}':<9} ahead {error:.4f} (copying the last latent: {health.copy_last[horizon]:.4f})"
+        ahead = f"{horizon} block" if horizon == 1 else f"{horizon} blocks"
+        told.append(
+            f"error {ahead:<9} ahead {error:.4f} (copying the last latent: {health.copy_last[horizon]:.4f})"
         )
+    return told
+
+
+def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
+    """Teach a policy what plans find; the model is written where success does not fall."""
+    from fastwm.planning import Planner
+    from fastwm.planning.latent_policy import Reactive
+    from fastwm.training.distill import DistillConfig, distill
+
+    model = _load(parsed.distill)
+    if not isinstance(model, LatentWAM):
+        raise ValueError(
+            f"{parsed.distill} holds a {type(model).__name__}, which has no policy; expected a LatentWAM"
+        )
+    name = episodes.attributes.get("world")
+    if name not in envs.WORLDS:
+        raise ValueError(
+            f"{episodes.path} does not name its world, in which the policy's success is measured"
+        )
+    world = envs.world(name)
+    fields = [field.name for field in dataclasses.fields(DistillConfig)]
+    config = DistillConfig(**cli.given(parsed, {field: "" for field in fields}))
+    torch.set_num_threads(check_threads(getattr(parsed, "threads", None)))
+    engine = fastwm.compile(model, threads=getattr(parsed, "threads", None))
+    planner = Planner.recommended(engine, low=float(world.action_low[0]), high=float(world.action_high[0]))
+
+    def success(taught: LatentWAM) -> float:
+        return evaluate(world, Reactive(taught), seed=config.seed, progress=_progress(parsed)).rate
+
+    found = distill(model, planner, episodes, success, config)
+    _print(f"the policy alone reached {percent(found.before)} of 100 goals; taught, {percent(found.after)}")
+    if found.kept:
+        found.model.save(parsed.run)
+        _print(f"  {parsed.run}")
+    else:
+        _print("  not kept: nothing is written")
+
+
+def _names(objective: str, part: str) -> list[str]:
+    """The fields of an objective's configuration of its model, or of its run."""
+    from fastwm.training.jobs import OBJECTIVES
+
+    return [field.name for field in dataclasses.fields(getattr(OBJECTIVES[objective], part))]
 
 
 def plan(parsed: argparse.Namespace) -> None:
@@ -277,7 +345,7 @@ def _refuse_directory(path: str, expected: str) -> None:
         raise IsADirectoryError(errno.EISDIR, f"is a directory; FILE is {expected}", path)
 
 
-def _load(directory: str) -> WorldModel:
+def _load(directory: str) -> WorldModel | LatentWAM:
     """The model in DIR; where it holds none, the error says where one is nearby."""
     path = Path(directory)
     if path.is_file() or (path.is_dir() and not (path / CONFIG_FILE).is_file()):
@@ -286,10 +354,10 @@ def _load(directory: str) -> WorldModel:
         hint = f"; {near} holds one" if (near / CONFIG_FILE).is_file() else ""
         expected = "; DIR is the directory of a saved world model" if path.is_file() and not hint else ""
         raise ValueError(f"{directory} {holds}{expected}{hint}")
-    return WorldModel.load(path)
+    return fastwm.load(path)
 
 
-def _compile(model: WorldModel, parsed: argparse.Namespace, dtype: Any) -> Engine:
+def _compile(model: WorldModel | LatentWAM, parsed: argparse.Namespace, dtype: Any) -> Engine:
     torch.set_num_threads(check_threads(parsed.threads))
     return fastwm.compile(model, backend=parsed.backend, dtype=dtype, threads=parsed.threads)
 

@@ -20,7 +20,6 @@ from fastwm import cli, commands
 from fastwm.cli import main
 from fastwm.engine.pack import DTYPES
 from fastwm.models import WorldModel, WorldModelConfig
-from fastwm.training import TrainConfig
 
 SEARCH = ["--samples", "8", "--iterations", "2", "--horizon", "3", "--threads", "1"]
 COMMANDS = ("demo", "collect", "train", "plan", "eval", "bench", "info")
@@ -69,12 +68,25 @@ def test_help_does_not_wait_for_pytorch() -> None:
 
 
 def test_every_field_of_the_configurations_has_a_flag() -> None:
-    fields = {
-        config: {field.name for field in dataclasses.fields(config)}
-        for config in (WorldModelConfig, TrainConfig)
-    }
-    assert set(cli.MODEL_HELP) == fields[WorldModelConfig] - {"version", "action_dim"}
-    assert set(cli.TRAIN_HELP) == fields[TrainConfig]
+    from fastwm.training.jobs import OBJECTIVES
+
+    silent = {"version", "action_dim", "qkv_bias", "norm_eps"}
+    for part, meanings in (("model", cli.MODEL_HELP), ("run", cli.TRAIN_HELP)):
+        configs = {type(getattr(known, part)) for known in OBJECTIVES.values()}
+        assert (
+            set(meanings)
+            == {field.name for config in configs for field in dataclasses.fields(config)} - silent
+        )
+
+
+@pytest.mark.parametrize("objective", ["wam", "frozen", "ijepa", "vjepa", "lejepa"])
+def test_each_objective_has_flags_of_its_own(objective: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", f"--objective={objective}", "--help"])
+    printed = capsys.readouterr().out.partition("examples:")[0]
+    assert ("--chunk" in printed) == (objective == "wam")
+    assert ("--tubelet" in printed) == objective.endswith("jepa")
+    assert ("--rollout-steps" in printed) == (objective == "frozen")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +108,9 @@ def test_every_field_of_the_configurations_has_a_flag() -> None:
         (["info", "--threads", "0"], "threads is 0"),
         (["info", "--dtype", "int8"], "give its DIR"),
         (["info", "--backend", "cpu"], "give its DIR"),
-        (["train", ".", "run"], ".: is a directory; FILE is an HDF5 file of episodes"),
+        (["train", ".", "run"], "expected a file of episodes (HDF5), a LeRobot data set"),
+        (["train", "x.h5", "run", "--objective", "dance"], "dance"),
+        (["train", "x.h5", "run", "--devices", "0"], "devices is 0"),
         (["collect", "push", "."], ".: is a directory; FILE is an HDF5 file to write"),
         (["bench", "--threads", "0"], "threads is 0"),
         (["bench", "--repeats", "0"], "repeats is 0"),

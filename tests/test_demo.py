@@ -153,6 +153,7 @@ class LinearEncoder:
 
     def __init__(self, matrix: torch.Tensor) -> None:
         self.matrix = matrix
+        self.action_mean = torch.zeros(2)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels[..., 0, :2, 0].float() @ self.matrix

@@ -116,6 +116,7 @@ def test_each_loss_is_its_formula(dots: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_it_learns(dots: Path, tmp_path: Path) -> None:
     model = dataclasses.replace(MODEL, width=24, heads=2, head_dim=12, mlp_dim=32, projector_dim=32)
     config = dataclasses.replace(QUICK, steps=130, batch_size=32, validate_every=130, checkpoint_every=130)

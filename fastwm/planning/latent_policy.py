@@ -81,7 +81,7 @@ class Reactive(ClosedLoop):
         self._model = model.eval()
 
     @torch.no_grad()
-    def begin(self, goal: NDArray[Any], seed: int) -> None:
+    def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
         self._goal = torch.cat([self._model.encode(part) for part in torch.as_tensor(goal).split(32)])
 
     @torch.no_grad()

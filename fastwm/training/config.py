@@ -95,11 +95,17 @@ class TrainConfig(RunConfig):
     regulariser_weight: float = 0.1
     projections: int = 128  # sigreg
     knots: int = 17  # sigreg
+    rollout_steps: int = 1  # blocks ahead that predictions are also taught from predictions; 1: none are
+    rollout_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_integers(frames=2, projections=1, knots=2)
-        self._check_numbers("regulariser_weight")
+        self._check_integers(frames=2, projections=1, knots=2, rollout_steps=1)
+        self._check_numbers("regulariser_weight", "rollout_weight")
+        if self.rollout_steps >= self.frames:
+            raise ValueError(
+                f"rollout_steps is {self.rollout_steps}; sequences of {self.frames} frames allow fewer"
+            )
         if self.regulariser not in ("sigreg", "vicreg"):
             raise ValueError(f"regulariser is {self.regulariser!r}; expected 'sigreg' or 'vicreg'")
 

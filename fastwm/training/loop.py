@@ -49,14 +49,14 @@ class RunResult(Generic[Trained]):
 
 def train_recipe(
     make: Callable[[], Trained],
-    data_path: str | os.PathLike[str],
+    data: Episodes | str | os.PathLike[str],
     run_dir: str | os.PathLike[str],
     config: RunConfig,
     *,
     resume: bool = False,
     progress: bool = True,
 ) -> RunResult[Trained]:
-    """Train the recipe that `make` builds, on the episodes of `data_path`, and write what it learns to `run_dir`.
+    """Train the recipe that `make` builds, on episodes or the file that holds them, and write what it learns to `run_dir`.
 
     make: called once, with torch's generator seeded by the run.
     resume: continue from the last checkpoint in `run_dir`, or start where there is none yet; on one thread
@@ -68,7 +68,7 @@ def train_recipe(
     if not resume and (run_path / "metrics.csv").exists():
         raise ValueError(f"{run_path} already holds a run; resume it, or choose another run_dir")
     device = choose_device(config.device)
-    episodes = Episodes(data_path)
+    episodes = data if isinstance(data, Episodes) else Episodes(data)
     training, validation = episodes.split(config.validation_fraction, seed=config.seed)
     gpus = [device] if device.type == "cuda" else []
     with ranks() as here, _threads(config.threads), torch.random.fork_rng(devices=gpus):

@@ -40,8 +40,6 @@ class LatentWAMConfig:
     flow_steps: int = 8
     components: int = 4  # mixture
     reach: int = 16  # action blocks: the farthest goal that distances are learned for
-    reward: bool = False
-    termination: bool = False
 
     version: int = WAM_VERSION
 
@@ -52,8 +50,6 @@ class LatentWAMConfig:
             value = getattr(self, field.name)
             if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ValueError(f"{field.name} is {value!r}; expected an integer of at least 1")
-            if field.type == "bool" and not isinstance(value, bool):
-                raise ValueError(f"{field.name} is {value!r}; expected true or false")
         if self.action_head not in ("flow", "mixture"):
             raise ValueError(f"action_head is {self.action_head!r}; expected 'flow' or 'mixture'")
         if self.image_size % 16:

@@ -76,9 +76,9 @@ def mixture_sample(
     if temperature == 0.0:
         chosen = weights.argmax(1, keepdim=True).expand(-1, n)
     else:
-        chosen = torch.multinomial(weights.exp(), n, replacement=True, generator=generator)  # [B, n]
-    index = chosen[:, :, None, None].expand(-1, -1, *mean.shape[2:])
-    noise = torch.randn(index.shape, generator=generator)
+        chosen = torch.multinomial(weights.exp().cpu(), n, replacement=True, generator=generator)
+    index = chosen.to(mean.device)[:, :, None, None].expand(-1, -1, *mean.shape[2:])
+    noise = torch.randn(index.shape, generator=generator).to(mean)
     return mean.gather(1, index) + temperature * spread.gather(1, index).exp() * noise
 
 

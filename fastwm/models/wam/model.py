@@ -74,8 +74,6 @@ class LatentWAM(nn.Module):
             self.mixture = heads.MixtureHead(W, A, config.components)
 
         self.distance_head = heads.DistanceHead(E, 2 * W, config.reach)
-        self.reward_head = nn.Linear(E, 1) if config.reward else None
-        self.termination_head = nn.Linear(E, 1) if config.termination else None
         self.register_buffer("action_mean", torch.zeros(A))
         self.register_buffer("action_std", torch.ones(A))
 
@@ -213,7 +211,9 @@ class LatentWAM(nn.Module):
         B, count = latents.shape[:2]
         if count < 2:
             raise ValueError(f"latents has shape {list(latents.shape)}; expected at least two frames")
-        mask = self.action_mask(B, count, count - 1, 1, torch.ones(B, dtype=torch.bool))
+        mask = self.action_mask(
+            B, count, count - 1, 1, torch.ones(B, dtype=torch.bool, device=latents.device)
+        )
         memory = self.watch(latents)[1]
         return self._act(memory, 1, None, count - 1, 1, generator, mask)[:, 0]
 
@@ -298,10 +298,11 @@ class LatentWAM(nn.Module):
             return self.denormalise(heads.mixture_sample(self.mixture(tokens), n, generator, temperature))
         memory = share(memory, n)
         mask = None if mask is None else mask.repeat_interleave(n, dim=0)
-        x = temperature * torch.randn(batch * n, count, self.config.action_dim, generator=generator)
+        noise = torch.randn(batch * n, count, self.config.action_dim, generator=generator)
+        x = temperature * noise.to(self.action_mean)
         steps = self.config.flow_steps
         for step in range(steps):
-            time = torch.full((1,), step / steps)
+            time = x.new_full((1,), step / steps)
             x = x + self.velocity(self.action_tokens(memory, history - 1, count, x, time, mask)) / steps
         return self.denormalise(x).view(batch, n, count, -1)
 

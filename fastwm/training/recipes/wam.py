@@ -127,7 +127,10 @@ class WamRecipe(Recipe):
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         model, config, now = self.model, self.config, self.now
-        rows, seen = torch.arange(len(batch["goal"])), model.config.history + config.unroll
+        rows, seen = (
+            torch.arange(len(batch["goal"]), device=batch["goal"].device),
+            model.config.history + config.unroll,
+        )
         shown = [batch["pixels"][:, :seen], batch["pixels"][rows, now + batch["goal"]][:, None]]
         latents = model.encode(torch.cat(shown, dim=1))  # [b, F+1, E]
         frames, goal = latents[:, :-1], latents[:, -1]
@@ -141,7 +144,9 @@ class WamRecipe(Recipe):
             frames[:, first : now + 1], actions[:, None, now : now + config.unroll], actions[:, first:now]
         )[:, 0]  # [b, unroll, E]
         policy = self._policy(memory, seen, goal, actions[:, now : now + model.config.chunk], batch)
-        ahead = batch["goal"][:, None] - torch.arange(config.unroll + 1)  # of frames now, now + 1, ...
+        ahead = batch["goal"][:, None] - torch.arange(
+            config.unroll + 1, device=rows.device
+        )  # of frames now, now + 1, ...
         distance = self._distance(frames[:, now:], rolled, goal, ahead.float())
         with torch.autocast(latents.device.type, enabled=False):
             taught = (forward - frames[:, 1:]).square().mean(dim=(1, 2))
@@ -200,8 +205,9 @@ class WamRecipe(Recipe):
     def _measure(self, training: Episodes, validation: Episodes) -> Measures:
         model, now = self.model, self.now
         batch = self.batch(validation, evenly_spaced(self.windows(validation), JUDGED))
-        latents = torch.cat([model.encode(part) for part in batch["pixels"].split(32)])
-        actions, chunk = batch["action"], model.config.chunk
+        device = model.action_mean.device
+        latents = torch.cat([model.encode(part.to(device)) for part in batch["pixels"].split(32)])
+        actions, chunk = batch["action"].to(device), model.config.chunk
         taught = model.predict(latents[:, :-1], actions)
         last = min(chunk, latents.shape[1] - 1 - now)
         rolled = model.rollout(latents[:, now : now + 1], actions[:, None, now : now + last])[:, 0, -1]
@@ -222,7 +228,10 @@ class WamRecipe(Recipe):
             for part in (training, validation):
                 found = part.batch(evenly_spaced(part.windows(1), 8 * JUDGED), 1, columns=("pixels", "state"))
                 pixels = torch.as_tensor(found["pixels"][:, 0])
-                sides += [torch.cat([model.encode(few) for few in pixels.split(256)]), found["state"][:, 0]]
+                sides += [
+                    torch.cat([model.encode(few.to(device)).cpu() for few in pixels.split(256)]),
+                    found["state"][:, 0],
+                ]
             probes = [r2 for r2 in linear_probe_r2(*sides) if r2 == r2]
         return {
             "prediction": (taught - latents[:, 1:]).square().mean().item(),

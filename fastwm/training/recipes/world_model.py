@@ -14,6 +14,7 @@ from torch import nn
 from fastwm.data import Episodes
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.objectives import PredictionLoss, SIGReg, VICReg
+from fastwm.objectives.prediction import RolloutLoss
 from fastwm.training.calibration import calibration_contexts
 from fastwm.training.config import TrainConfig
 from fastwm.training.health import HORIZONS, Health, measure_health
@@ -34,7 +35,7 @@ MEASURES = (
 class WorldModelRecipe(Recipe):
     """A `WorldModel`, learned end to end from pixels [b, T, size, size, 3] and actions [b, T-1, A]."""
 
-    losses = ("prediction", "regulariser")
+    losses: tuple[str, ...] = ("prediction", "regulariser")
     measures = MEASURES
 
     def __init__(self, model_config: WorldModelConfig, config: TrainConfig) -> None:
@@ -47,6 +48,9 @@ class WorldModelRecipe(Recipe):
         self.regulariser: nn.Module = VICReg()
         if config.regulariser == "sigreg":
             self.regulariser = SIGReg(config.knots, config.projections)
+        self.rollout = RolloutLoss(config.rollout_steps) if config.rollout_steps > 1 else None
+        if self.rollout is not None:
+            self.losses = (*self.losses, "rollout")
         self.health: Health | None = None  # as measured last
 
     def description(self) -> dict[str, Any]:
@@ -71,11 +75,15 @@ class WorldModelRecipe(Recipe):
         latents = self.model.encode(batch["pixels"])
         predicted = self.model.predict(latents[:, :-1], batch["action"])
         with torch.autocast(latents.device.type, enabled=False):
-            latents = latents.transpose(0, 1)
-            prediction = self.prediction(predicted.transpose(0, 1), latents)
-            regulariser = self.regulariser(latents)
+            over_time = latents.transpose(0, 1)
+            prediction = self.prediction(predicted.transpose(0, 1), over_time)
+            regulariser = self.regulariser(over_time)
             loss = prediction + self.config.regulariser_weight * regulariser
-        return {"loss": loss, "prediction": prediction, "regulariser": regulariser}
+        losses = {"loss": loss, "prediction": prediction, "regulariser": regulariser}
+        if self.rollout is not None:
+            losses["rollout"] = self.rollout(self.model.rollout, latents, batch["action"])
+            losses["loss"] = loss + self.config.rollout_weight * losses["rollout"]
+        return losses
 
     def validate(self, training: Episodes, validation: Episodes) -> Measures:
         self.health = measure_health(self.model, training, validation)
