@@ -32,6 +32,7 @@ _HOMES = {
     "Smoothness": "fastwm.planning",
     "Reward": "fastwm.planning",
     "Value": "fastwm.planning",
+    "TemporalDistance": "fastwm.planning",
     "Constraint": "fastwm.planning",
     "Risk": "fastwm.planning",
     "Sum": "fastwm.planning",
@@ -43,6 +44,8 @@ _HOMES = {
     "GradientDescent": "fastwm.planning",
     "CategoricalCEM": "fastwm.planning",
     "MixtureCEM": "fastwm.planning",
+    "BestOfK": "fastwm.planning",
+    "LatentPolicy": "fastwm.planning",
     "Planner": "fastwm.planning",
     "Plan": "fastwm.planning",
     "Agent": "fastwm.planning",
@@ -69,12 +72,14 @@ if TYPE_CHECKING:
     from fastwm.planning import ActionPenalty as ActionPenalty
     from fastwm.planning import Agent as Agent
     from fastwm.planning import AsyncAgent as AsyncAgent
+    from fastwm.planning import BestOfK as BestOfK
     from fastwm.planning import CategoricalCEM as CategoricalCEM
     from fastwm.planning import Constraint as Constraint
     from fastwm.planning import Cost as Cost
     from fastwm.planning import Goal as Goal
     from fastwm.planning import GoalDistance as GoalDistance
     from fastwm.planning import GradientDescent as GradientDescent
+    from fastwm.planning import LatentPolicy as LatentPolicy
     from fastwm.planning import MixtureCEM as MixtureCEM
     from fastwm.planning import Plan as Plan
     from fastwm.planning import Planner as Planner
@@ -84,6 +89,7 @@ if TYPE_CHECKING:
     from fastwm.planning import Risk as Risk
     from fastwm.planning import Smoothness as Smoothness
     from fastwm.planning import Sum as Sum
+    from fastwm.planning import TemporalDistance as TemporalDistance
     from fastwm.planning import Value as Value
 
 

@@ -1,4 +1,4 @@
-"""The pages of docs/ on planning and the agent run as they stand, and say what there is."""
+"""The pages of docs/ on planning, the agent and learning run as they stand, and say what there is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 @pytest.mark.parametrize("page", ["planning.md", "agent.md"])
 def test_page(page: str) -> None:
     docs_code.run(DOCS / page)
+
+
+def test_learning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = docs_code.run(DOCS / "learning.md")
+    assert names["plan"].actions.shape == (1, 8, 2)
+    assert abs(names["action"]).max() <= 1
 
 
 def test_every_search_option_and_cost_is_in_a_table() -> None:

@@ -2,6 +2,7 @@
 
 from fastwm.planning.agent import Agent
 from fastwm.planning.async_agent import AsyncAgent
+from fastwm.planning.best_of_k import BestOfK
 from fastwm.planning.categorical_cem import CategoricalCEM
 from fastwm.planning.cem import CEM
 from fastwm.planning.costs import (
@@ -14,12 +15,14 @@ from fastwm.planning.costs import (
     Risk,
     Smoothness,
     Sum,
+    TemporalDistance,
     Value,
 )
 from fastwm.planning.function import FunctionDynamics
 from fastwm.planning.goal import Goal
 from fastwm.planning.gradient_descent import GradientDescent
 from fastwm.planning.icem import ICEM
+from fastwm.planning.latent_policy import LatentPolicy
 from fastwm.planning.mixture_cem import MixtureCEM
 from fastwm.planning.mppi import MPPI
 from fastwm.planning.plan import Plan
@@ -38,6 +41,7 @@ __all__ = [
     "ActionPenalty",
     "Agent",
     "AsyncAgent",
+    "BestOfK",
     "CategoricalCEM",
     "Constraint",
     "Cost",
@@ -47,6 +51,7 @@ __all__ = [
     "GoalDistance",
     "GradientDescent",
     "Iteration",
+    "LatentPolicy",
     "MixtureCEM",
     "Plan",
     "Planner",
@@ -59,6 +64,7 @@ __all__ = [
     "Smoothness",
     "State",
     "Sum",
+    "TemporalDistance",
     "Value",
     "WarmStart",
     "search",

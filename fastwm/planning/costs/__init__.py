@@ -5,6 +5,7 @@ from fastwm.planning.costs.constraint import Constraint
 from fastwm.planning.costs.cost import Cost, Function, Sum
 from fastwm.planning.costs.goal_distance import GoalDistance
 from fastwm.planning.costs.risk import Risk
+from fastwm.planning.costs.temporal_distance import TemporalDistance
 from fastwm.planning.costs.value import Reward, Value
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "Risk",
     "Smoothness",
     "Sum",
+    "TemporalDistance",
     "Value",
 ]
