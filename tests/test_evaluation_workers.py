@@ -52,7 +52,7 @@ def test_processes_give_the_serial_result() -> None:
 
 @pytest.mark.slow
 def test_ray_gives_the_serial_result() -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray.util")
     here = world("two-room")
     options = {"episodes": 9, "seed": 1, "budget": 6}
     expected = evaluate(here, RandomPolicy(here), **options)
