@@ -95,6 +95,21 @@ def test_two_processes_learn_what_one_does(more: str, dots: Path, alone: Path, t
 
 
 @pytest.mark.slow
+def test_two_processes_learn_a_wam_as_one_does(dots: Path, tmp_path: Path) -> None:
+    """Goals lie at other distances on each process: what counts there is counted over both."""
+    sizes = "--image-size 16 --encoder-width 4 --embed-dim 12 --width 16 --heads 2 --head-dim 4 --mlp-dim 14 --projector-dim 20"
+    more = f"--objective wam {sizes} --chunk 3 --reach 5 --unroll 2"
+    for run, devices in (("alone", 1), ("two", 2)):
+        arguments = [str(dots), str(tmp_path / run), *more.split(), *RUN.split(), "--devices", str(devices)]
+        done = subprocess.run(
+            [sys.executable, "-m", "fastwm.cli", "train", *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    for found, expected in zip(rows(tmp_path / "two"), rows(tmp_path / "alone"), strict=True):
+        assert found == pytest.approx(expected, rel=2e-3), found["step"]
+
+
+@pytest.mark.slow
 def test_a_killed_run_of_two_goes_on(dots: Path, alone: Path, tmp_path: Path) -> None:
     """One process dies in its eighth step: the others end, with an error, and --resume goes on from the fifth."""
     run = tmp_path / "run"

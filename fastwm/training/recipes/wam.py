@@ -24,6 +24,7 @@ from fastwm.models.wam.heads import mixture_log_prob
 from fastwm.models.wam.trunk import Memory, join
 from fastwm.objectives import SIGReg
 from fastwm.objectives.flow_matching import flow_target
+from fastwm.objectives.processes import total
 from fastwm.training.config import RunConfig
 from fastwm.training.health import effective_rank, linear_probe_r2
 from fastwm.training.recipe import Measures, Recipe
@@ -191,7 +192,7 @@ class WamRecipe(Recipe):
         error = (found - target) / reach
         weight = torch.where(error > 0, 1 - self.config.expectile, self.config.expectile)
         counts = (target >= 0).float()
-        return (counts * weight * error.square()).sum() / counts.sum()
+        return total((counts * weight * error.square()).sum()) / total(counts.sum())
 
     @torch.no_grad()
     def validate(self, training: Episodes, validation: Episodes) -> Measures:
@@ -252,8 +253,8 @@ class WamRecipe(Recipe):
 
 
 def _mean(each: Tensor, counts: Tensor) -> Tensor:
-    """Mean of [b] over those that count; 0 where none does."""
-    return torch.where(counts, each, 0.0).sum() / counts.sum().clamp(min=1)
+    """Mean of [b] over those that count, on all processes; 0 where none does."""
+    return total(torch.where(counts, each, 0.0).sum()) / total(counts.sum().float()).clamp(min=1)
 
 
 __all__ = ["WamRecipe", "WamTrainConfig"]
