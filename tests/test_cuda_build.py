@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import small_config
 
 import fastwm
 from fastwm.engine import backend
+from fastwm.models import WorldModel
 
 ROOT = Path(__file__).parents[1]
 PINS = re.findall(r'"(nvidia-[\w-]+)==([\d.*]+)"', (ROOT / "pyproject.toml").read_text())
@@ -127,6 +129,59 @@ def test_info_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["cuda"] == "built for 90a-real"
     assert (found["cuda_runtime"], found["cuda_driver"]) == ("13.0", "13.2")
     assert found["gpus"] == ["NVIDIA H100 (sm_90, 132 processors, 80 GiB)"]
+
+
+@pytest.mark.parametrize(
+    ("error", "available", "capability", "words"),
+    [
+        ("no CUDA driver", False, (9, 0), "no CUDA driver"),
+        (
+            "cudaErrorInsufficientDriver: too old",
+            True,
+            (9, 0),
+            "too old",
+        ),  # PyTorch's runtime is older than ours
+        ("", False, (9, 0), "has no CUDA, or finds no GPU"),
+        ("", True, (7, 5), "T4 is sm_75, expected sm_80 or newer"),
+    ],
+)
+def test_a_gpu_that_cannot_run_it_is_not_taken(
+    error: str, available: bool, capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.SimpleNamespace(emulated=False, describe=lambda: {"error": error}, __spec__=None)
+    monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
+    monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "T4")
+    monkeypatch.delenv("FASTWM_BACKEND", raising=False)
+    assert backend.backend("auto") == "cpu"
+    assert words in str(backend.why_not_gpu())
+    with pytest.raises(RuntimeError, match=f"backend 'cuda' cannot run here: .*{words}"):
+        backend.backend("cuda")
+    engine = fastwm.compile(small_model())
+    assert ("there is a GPU, but" in engine.info()["why"]["backend"]) == available
+    monkeypatch.setenv("FASTWM_BACKEND", "cuda")
+    monkeypatch.setattr(backend, "cuda_info", dict)
+    assert words in fastwm.info()["backend"]
+
+
+def test_a_gpu_that_can_run_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.SimpleNamespace(emulated=False, describe=lambda: {"error": ""}, __spec__=None)
+    monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
+    monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.delenv("FASTWM_BACKEND", raising=False)
+    found = backend.importlib.util.find_spec
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name == "triton" or found(name))
+    assert backend.backend("auto") == "cuda"
+
+
+def small_model() -> WorldModel:
+    return WorldModel(small_config()).eval()
 
 
 def test_info_of_a_build_without_the_module(monkeypatch: pytest.MonkeyPatch) -> None:

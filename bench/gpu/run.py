@@ -122,7 +122,7 @@ def describe(line: dict, rehearsal: bool) -> str:
         error = line["relative_cost_error"]
         return f"{what} disagrees{'' if error is None else f' by {error:.1e}'}, no time is given"
     if rehearsal:
-        return f"{what} runs"
+        return f"{what} rehearsed"
     times = line["milliseconds"]
     text = f"{what} {times['median']:9.4f} ms  ({times['q1']:.4f} to {times['q3']:.4f})"
     return text + (f"  {line['efficiency']:6.1%} of the floor" if "efficiency" in line else "")

@@ -97,23 +97,29 @@ def backend(name: str = "auto") -> str:
 
 def _has_gpu() -> bool:
     """Whether everything is there that backend "cuda" needs; an emulated GPU is none."""
+    return why_not_gpu() is None
+
+
+def why_not_gpu() -> str | None:
+    """What keeps "auto" from taking a GPU, None where nothing does."""
     try:
-        if not torch.cuda.is_available() or cuda_module().emulated:
-            return False
+        if cuda_module().emulated:
+            return "the GPU is emulated"
         _check_gpu()
-    except ImportError:
-        return False
-    return True
+    except (ImportError, RuntimeError) as error:
+        return str(error)
+    return None
 
 
 def _check_gpu() -> None:
+    """Raise what is hardest to mend first: a missing GPU before a missing package."""
     from fastwm.engine.cuda.device import default_device
 
+    default_device()
     if importlib.util.find_spec("triton") is None:
         raise ImportError(
             "backend 'cuda' needs the package triton, which PyTorch for CUDA brings; `pip install triton`"
         )
-    default_device()
 
 
 @contextlib.contextmanager
@@ -148,7 +154,10 @@ def info() -> dict:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    found["backend"] = backend()
+    try:
+        found["backend"] = backend()
+    except (ImportError, RuntimeError) as error:  # FASTWM_BACKEND: the rest of the table says why
+        found["backend"] = f"none ({error})"
     try:
         found["isa"] = isa()
         found["isas"] = isas()

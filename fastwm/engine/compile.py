@@ -93,13 +93,7 @@ def _compile(
         check_contexts(
             "calibration", calibration, window=imported.spec.window, embed_dim=imported.spec.embed_dim
         )
-    why = {
-        "backend": "asked for"
-        if backend != "auto"
-        else "no compiled module"
-        if chosen == "torch"
-        else "the fastest here"
-    }
+    why = {"backend": _why(chosen, backend)}
     if chosen == "torch":
         if dtype not in ("auto", "float32"):
             raise ValueError(f"dtype is {dtype!r}, expected 'float32' with backend 'torch', the reference")
@@ -129,6 +123,15 @@ def _compile(
         packed=packed,
         ranking_gate=gate,
     )
+
+
+def _why(chosen: str, asked: str) -> str:
+    if asked != "auto":
+        return "asked for"
+    if chosen == "torch":
+        return "no compiled module"
+    unused = backends.why_not_gpu() if torch.cuda.is_available() and chosen != "cuda" else None
+    return f"there is a GPU, but {unused}" if unused else "the fastest here"
 
 
 class _Way(NamedTuple):

@@ -1,9 +1,9 @@
 """One search, run where the engine is: on the CPU as it is, on a GPU as CUDA graphs.
 
 A search without a deadline is one graph, captured once per shape and started again with other numbers: nothing waits for the
-GPU until the plan is read. With a deadline the evaluation of an iteration's candidates is one graph, and the host looks at its
-clock in between. What cannot be captured (a function of the user's, gradients, an end on convergence, a callback) runs on the
-GPU operation by operation; `Found.graph` says which it was.
+GPU until the plan is read. With a deadline, an end on convergence or a callback the evaluation of an iteration's candidates is
+one graph, and the host looks in between. Around a function of the user's, or gradients, nothing is captured: the same kernels are
+started one by one. `Found.graph` says which it was: "search", "iteration" or "none".
 """
 
 from __future__ import annotations

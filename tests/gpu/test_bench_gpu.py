@@ -39,7 +39,7 @@ def test_the_rehearsal_runs_everything_and_writes_nothing() -> None:
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "bench" / "results").rglob("*")} == before
     lines = [line for line in ended.stdout.splitlines() if " B 2 " in line]
     assert {line.split()[0] for line in lines} == set(run.CASES)
-    assert all(line.endswith(" runs") for line in lines), ended.stdout
+    assert all(line.endswith(" rehearsed") for line in lines), ended.stdout
     for peer in ("fastwm", "torch eager", "torch.compile", "torch, CUDA graph", "torch.compile, CUDA graph"):
         for dtype in ("float32", "bfloat16"):
             assert any(line.startswith("plan ") and f" {peer} {dtype} " in line for line in lines), (

@@ -20,6 +20,7 @@ from fastwm.engine.backend import cuda_module
 
 _emulating = contextvars.ContextVar("emulating", default=False)
 Kernel = Callable[[], object]
+LEAST = (8, 0)  # compute capability of the oldest GPU that there is machine code for
 _TURN = threading.Lock()  # Triton's interpreter runs one kernel at a time in a process
 # Called with the name of every kernel that is started and with what starts it; gives back what is to be called instead.
 # Counts launches, records graphs.
@@ -68,14 +69,25 @@ def is_gpu(device: torch.device) -> bool:
 def default_device() -> torch.device:
     """The GPU that PyTorch uses now; where the GPU is emulated, the CPU.
 
-    Raises ImportError without `fastwm._cuda` and RuntimeError without a GPU that PyTorch can use.
+    Raises ImportError without `fastwm._cuda`, and RuntimeError where no GPU can run it: none there, a driver too old for the
+    module's runtime, a PyTorch without CUDA, an architecture before sm_80.
     """
-    if cuda_module().emulated:
+    module = cuda_module()
+    if module.emulated:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        reason = cuda_module().describe()["error"] or "this PyTorch has no CUDA"
+    reason = module.describe()["error"]
+    if not reason and not torch.cuda.is_available():
+        reason = f"PyTorch {torch.__version__} has no CUDA, or finds no GPU"
+    if reason:
         raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
-    return torch.device("cuda", torch.cuda.current_device())
+    device = torch.device("cuda", torch.cuda.current_device())
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST:
+        name = torch.cuda.get_device_name(device)
+        raise RuntimeError(
+            f"backend 'cuda' cannot run here: {name} is sm_{capability[0]}{capability[1]}, expected sm_80 or newer"
+        )
+    return device
 
 
 def describe(device: torch.device) -> str:
