@@ -1,8 +1,8 @@
 """One search, run where the engine is: on the CPU as it is, on a GPU as CUDA graphs.
 
 A search without a deadline is one graph, captured once per shape and started again with other numbers: nothing waits for the
-GPU until the plan is read. With a deadline, an end on convergence or a callback the evaluation of an iteration's candidates is
-one graph, and the host looks in between. Around a function of the user's, or gradients, nothing is captured: the same kernels are
+GPU until the plan is read. With a deadline or an end on convergence the evaluation of an iteration's candidates is one graph,
+and the host looks in between. With a function of the user's, gradients or a callback nothing is captured: the same kernels are
 started one by one. `Found.graph` says which it was: "search", "iteration" or "none".
 """
 
