@@ -21,6 +21,7 @@ from bench.record import RESULTS, read, save
 from fastwm.engine.backend import default_threads
 
 STEMS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
+GPU_STEMS = "adaln", "attention", "cem_sample", "cem_update", "gated_residual", "goal_cost", "plan", "rollout"
 IDENTITY = "model", "B", "S", "T", "K", "threads", "way"  # of a line
 PLACE = "fastwm", "torch", "isa", "processor", "cores", "commit", "peers"  # of a run
 
@@ -29,8 +30,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stems", nargs="*", metavar="STEM", help=f"of {', '.join(STEMS)} (default: all)")
-    parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "stems",
+        nargs="*",
+        metavar="STEM",
+        help=f"of {', '.join(STEMS)}; with --backend cuda of {', '.join(GPU_STEMS)} (default: all)",
+    )
+    parser.add_argument(
+        "--backend", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)"
+    )
     parser.add_argument(
         "--rehearse",
         action="store_true",
@@ -40,7 +48,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=120, help="about as long per problem, at least 5 rounds"
     )
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, default_threads()}))
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=sorted({1, default_threads()}), help="each of them in turn"
+    )
     parser.add_argument("--models", nargs="+", default=[], help="of rollout: these alone")
     parser.add_argument(
         "--ways", nargs="+", default=[], help="of rollout: those whose name holds one of these"
@@ -99,7 +109,7 @@ def on_a_gpu(parser: argparse.ArgumentParser, arguments: dict, rehearse: bool) -
     except (ImportError, RuntimeError, ValueError) as error:
         if rehearse:
             raise
-        parser.error(str(error))
+        parser.exit(2, f"{error}; --rehearse runs everything without a GPU\n")
 
 
 def merged(path: Path, machine: dict, lines: list[dict]) -> list[dict]:

@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(PAGE, text)
         return 0
     same = PAGE.is_file() and PAGE.read_text() == text
-    if not same:
+    if same:
+        print(f"{PAGE.relative_to(ROOT)} is up to date")
+    else:
         print(f"{PAGE.relative_to(ROOT)} is out of date: python -m bench.gpu.page", file=sys.stderr)
     return 0 if same else 1
 

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def cpu_module() -> Any:
         from fastwm import _cpu
     except ImportError as error:
         raise ImportError(
-            "fastwm was installed without its compiled module fastwm._cpu; reinstall it with `pip install .` "
+            f"{_home()} without its compiled module fastwm._cpu; reinstall it with `pip install .` "
             "(needs a C++17 compiler), or use backend='torch'"
         ) from error
     return _cpu
@@ -39,10 +40,20 @@ def cuda_module() -> Any:
         if importlib.util.find_spec("fastwm._cuda") is not None:
             raise ImportError(f"fastwm._cuda is there and does not load: {error}") from error
         raise ImportError(
-            "fastwm was built without its CUDA module fastwm._cuda; `FASTWM_CUDA=ON pip install .` builds it, with the nvcc "
+            f"{_home()} without its CUDA module fastwm._cuda; `FASTWM_CUDA=ON pip install .` builds it, with the nvcc "
             "on PATH or one that it fetches for the build"
         ) from error
     return _cuda
+
+
+def _home() -> str:
+    """fastwm was installed …, or where else it was imported from: a folder of sources hides an installed package."""
+    import fastwm
+
+    sources = Path(fastwm.__file__).parents[1]
+    if (sources / "CMakeLists.txt").is_file():
+        return f"fastwm was imported from its sources in {sources}"
+    return "fastwm was installed"
 
 
 def isas() -> list[str]:
