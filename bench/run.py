@@ -30,14 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "stems",
-        nargs="*",
-        metavar="STEM",
-        help=f"of {', '.join(STEMS)}; with --backend cuda of {', '.join(GPU_STEMS)} (default: all)",
-    )
-    parser.add_argument(
-        "--backend", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)"
+    stems = f"of {', '.join(STEMS)}; with --backend cuda of {', '.join(GPU_STEMS)} (default: all)"
+    parser.add_argument("stems", nargs="*", metavar="STEM", help=stems)
+"--backend", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)"
     )
     parser.add_argument(
         "--rehearse",

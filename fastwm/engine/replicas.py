@@ -24,8 +24,8 @@ class Replicas:
                 engines.append(fastwm.compile(model, backend="cuda"))
         planner = fastwm.Planner(fastwm.Replicas(engines), fastwm.CEM(), 5)
 
-    Raises TypeError or ValueError for engines that are not of one backend, dtype and size. That they are of one model, weights and
-    all, is the caller's to know.
+    Raises TypeError or ValueError for engines that are not of one backend, dtype and size. That they are of one model, weights
+    and all, is the caller's to know.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
