@@ -75,7 +75,7 @@ def _attend(attention: CausalAttention) -> Callable[[Tensor], Tensor]:
             found = found.transpose(1, 2)
         else:
             found = ops.attention(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v)))
-        return F.dropout(attention.out(found.flatten(2)), attention.dropout, attention.training)
+        return F.dropout(attention.out(found.flatten(2).to(y.dtype)), attention.dropout, attention.training)
 
     return attend
 
