@@ -143,3 +143,11 @@ def test_a_model_of_bfloat16_parameters() -> None:
     found = fast.predict(latents, actions)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, plain.predict(latents, actions), rtol=0.05, atol=0.05)
+
+
+def test_streams_that_kernels_do_not_run_are_refused() -> None:
+    from fastwm.models import LatentWAM, LatentWAMConfig
+
+    model = LatentWAM(LatentWAMConfig(action_dim=2, width=16, heads=2, head_dim=8, depth=1))
+    with pytest.raises(TypeError, match="model is a LatentWAM without AdaLNBlock or SIGReg"):
+        accelerate(model)

@@ -183,3 +183,7 @@ def test_a_signal_to_the_launcher_is_no_traceback(
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: stopped)
     with pytest.raises(raised):
         ranks.launch(["train"], 2)
+
+
+def test_an_encoder_is_no_world_model(eyes_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds an encoder and no predictor" in refused(capsys, "info", eyes_dir)
