@@ -91,6 +91,9 @@ class Parser(argparse.ArgumentParser):
 
     given: Sequence[str] = ()
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)  # --encoder is not short for --encoder-dir
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
@@ -317,8 +320,12 @@ def _train(parser: Parser) -> None:
     )
     model = parser.add_argument_group("model", "changes to the preset; defaults are those of small")
     training = parser.add_argument_group("training", "changes to the preset; defaults are those of small")
-    _fields(model, known.model, {name: MODEL_HELP[name] for name in MODEL_HELP if hasattr(known.model, name)})
-    _fields(training, known.run, {name: TRAIN_HELP[name] for name in TRAIN_HELP if hasattr(known.run, name)})
+    for group, part, meanings in (
+        (model, known.model, MODEL_HELP),
+        (training, known.run, TRAIN_HELP),
+    ):
+        flags = known.fields(part)
+        _fields(group, part, {name: meanings[name] for name in meanings if name in flags})
 
 
 def _value(arguments: Sequence[str], flag: str) -> str | None:

@@ -26,6 +26,7 @@ from fastwm.data.info import check_frames, contact_sheet, describe, open_any_cam
 from fastwm.data.info import lines as data_lines
 from fastwm.demo import DemoSettings, Search, run_demo
 from fastwm.demo.run import MODEL
+from fastwm.demo.settings import check_actions
 from fastwm.demo.table import duration, percent, summary_table
 from fastwm.engine.backend import check_threads
 from fastwm.engine.engine import Engine
@@ -165,6 +166,21 @@ def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
     from fastwm.planning.latent_policy import Reactive
     from fastwm.training.distill import DistillConfig, distill
 
+    fields = [field.name for field in dataclasses.fields(DistillConfig)]
+    other = {*_names(parsed.objective, "model"), *_names(parsed.objective, "run")} - {*fields, "threads"}
+    for flag, given in (
+        ("--objective", parsed.objective != "world-model"),
+        ("--resume", parsed.resume),
+        ("--devices", parsed.devices > 1),
+        ("--encoder-dir", parsed.encoder_dir is not None),
+        *((f"--{name.replace('_', '-')}", name in parsed) for name in sorted(other)),
+    ):
+        if given:
+            raise ValueError(
+                f"{flag} is of a run, and --distill is none: it teaches a policy that was trained"
+            )
+    if (Path(parsed.run) / CONFIG_FILE).exists():
+        raise ValueError(f"{parsed.run} already holds a model: choose another DIR")
     model = _load(parsed.distill)
     if not isinstance(model, LatentWAM):
         raise ValueError(
@@ -176,7 +192,7 @@ def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
             f"{episodes.path} does not name its world, in which the policy's success is measured"
         )
     world = envs.world(name)
-    fields = [field.name for field in dataclasses.fields(DistillConfig)]
+    check_actions(model.config.action_dim / model.config.action_block, world)
     config = DistillConfig(**cli.given(parsed, {field: "" for field in fields}))
     torch.set_num_threads(check_threads(getattr(parsed, "threads", None)))
     engine = fastwm.compile(model, threads=getattr(parsed, "threads", None))
@@ -198,7 +214,8 @@ def _names(objective: str, part: str) -> list[str]:
     """The fields of an objective's configuration of its model, or of its run."""
     from fastwm.training.jobs import OBJECTIVES
 
-    return [field.name for field in dataclasses.fields(getattr(OBJECTIVES[objective], part))]
+    known = OBJECTIVES[objective]
+    return known.fields(getattr(known, part))
 
 
 def plan(parsed: argparse.Namespace) -> None:
@@ -237,6 +254,8 @@ def eval(parsed: argparse.Namespace) -> None:
         "budget": parsed.budget,
         "progress": _progress(parsed),
     }
+    if parsed.workers < 1:
+        raise ValueError(f"workers is {parsed.workers}; expected at least 1")
     if parsed.workers > 1 and parsed.threads is None:
         parsed.threads = max(1, check_threads(None) // parsed.workers)
     results = []

@@ -175,6 +175,8 @@ def evaluate(
     A policy may answer with a block of several actions, one decision of the world each: it is asked again after them.
     part: only the episodes from the first of these numbers to before the second, as they are among all.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes: expected at least 1, got {episodes}")
     first, end = (0, episodes) if part is None else part
     if not 0 <= first < end <= episodes:
         raise ValueError(f"part is {part}, expected 0 <= first < end <= {episodes} episodes")
@@ -201,9 +203,14 @@ def evaluate(
                 began = time.perf_counter()
                 chosen = policy.act(decision, active, seen)
                 milliseconds[active] += 1e3 * (time.perf_counter() - began) / len(active)
+                if chosen.shape[1] < world.action_dim or chosen.shape[1] % world.action_dim:
+                    raise ValueError(
+                        f"policy {policy.name!r} answers with {chosen.shape[1]} numbers; "
+                        f"world {world.name!r} has actions of {world.action_dim}"
+                    )
                 answer = np.zeros((episodes, chosen.shape[1]), np.float32)
                 answer[active] = chosen
-                blocks = np.split(answer, max(1, chosen.shape[1] // world.action_dim), axis=1)
+                blocks = np.split(answer, chosen.shape[1] // world.action_dim, axis=1)
             state = state.copy()
             state[active] = world.step(state[active], blocks.pop(0)[active])
             reached = world.success(state[active], goal[active])

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.objectives import PredictionLoss, SIGReg
@@ -124,3 +125,29 @@ def test_what_is_no_module_is_refused() -> None:
 
 def test_a_regulariser_alone_is_taken() -> None:
     assert isinstance(accelerate(SIGReg(projections=3)), SIGReg)
+
+
+def test_activation_checkpointing() -> None:
+    _, fast = pair()
+    latents, actions = inputs()
+    expected = latents.clone().requires_grad_()
+    fast.eval().predict(expected, actions).square().sum().backward()
+    found = latents.clone().requires_grad_()
+    checkpoint(fast.predict, found, actions, use_reentrant=False).square().sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_a_model_of_bfloat16_parameters() -> None:
+    plain, fast = (model.to(torch.bfloat16).eval() for model in pair())
+    latents, actions = (value.bfloat16() for value in inputs())
+    found = fast.predict(latents, actions)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, plain.predict(latents, actions), rtol=0.05, atol=0.05)
+
+
+def test_streams_that_kernels_do_not_run_are_refused() -> None:
+    from fastwm.models import LatentWAM, LatentWAMConfig
+
+    model = LatentWAM(LatentWAMConfig(action_dim=2, width=16, heads=2, head_dim=8, depth=1))
+    with pytest.raises(TypeError, match="model is a LatentWAM without AdaLNBlock or SIGReg"):
+        accelerate(model)

@@ -140,3 +140,16 @@ def test_the_reactive_policy_answers_for_each_episode_alone(wam) -> None:
 def test_refusals(wam) -> None:
     with pytest.raises(ValueError, match="keep is 5, expected None or an integer from 1 to 4"):
         LatentPolicy(wam, keep=5)
+
+
+def test_what_a_policy_cannot_do_is_named(wam) -> None:
+    obs, goal = given()
+    for options, words in (
+        ({"n": 0}, "n is 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wam.policy(obs["latents"], goal, **options)
+    with pytest.raises(TypeError, match="model is Linear, expected a LatentWAM"):
+        LatentPolicy(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -38,16 +38,21 @@ class Search:
 
     def planner(self, engine: Engine, world: World | None) -> Planner:
         """A planner within the world's action bounds; without a world, without bounds."""
-        taken = engine.action_dim / engine.action_block
-        if world is not None and taken != world.action_dim:
-            raise ValueError(
-                f"the model takes actions of {taken:g} numbers; world {world.name!r} has actions of {world.action_dim}"
-            )
+        if world is not None:
+            check_actions(engine.action_dim / engine.action_block, world)
         return fastwm.Planner.recommended(
             engine,
             low=None if world is None else world.action_low.tolist(),
             high=None if world is None else world.action_high.tolist(),
             **dataclasses.asdict(self) | {"elites": self.elite_count},
+        )
+
+
+def check_actions(taken: float, world: World) -> None:
+    """Raise ValueError unless a model whose actions hold `taken` numbers acts in `world`."""
+    if taken != world.action_dim:
+        raise ValueError(
+            f"the model takes actions of {taken:g} numbers; world {world.name!r} has actions of {world.action_dim}"
         )
 
 

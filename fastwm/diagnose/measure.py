@@ -72,6 +72,11 @@ def diagnose(
     training: fits the linear probe, nothing else. Raises ValueError where no held-out episode holds a block of actions.
     """
     skip = engine.action_block
+    numbers = validation.action_dim * skip
+    if numbers != engine.action_dim:
+        raise ValueError(
+            f"action blocks of the data hold {numbers} numbers; the model takes {engine.action_dim}"
+        )
     windows = {h: validation.windows(h + 1, frame_skip=skip) for h in range(1, LONGEST + 1)}
     horizon = max((h for h, rows in windows.items() if len(rows)), default=0)
     if horizon == 0:

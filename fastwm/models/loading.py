@@ -21,6 +21,7 @@ def load(directory: str | os.PathLike[str]) -> WorldModel | LatentWAM:
     """
     from fastwm.models.frozen import FORMAT as FROZEN
     from fastwm.models.frozen import FrozenWorldModel
+    from fastwm.models.vision import FORMAT as ENCODER
     from fastwm.models.wam.model import FORMAT as WAM
     from fastwm.models.wam.model import LatentWAM
 
@@ -29,6 +30,11 @@ def load(directory: str | os.PathLike[str]) -> WorldModel | LatentWAM:
         return FrozenWorldModel.load(directory)
     if kind == WAM:
         return LatentWAM.load(directory)
+    if kind == ENCODER:
+        raise ValueError(
+            f"{directory} holds an encoder and no predictor: load it with load_encoder, or train a world model on it "
+            "(fastwm train --objective frozen --encoder-dir DIR)"
+        )
     return WorldModel.load(directory)  # says what is wrong with anything else
 
 

@@ -51,8 +51,9 @@ class _AdaLN(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        *gradients, of_affine = _backward(gradient, *ctx.saved_tensors, *ctx.eps)
-        affine = (None, None) if ctx.saved_tensors[3] is None else of_affine.unbind()
+        saved = ctx.saved_tensors  # read once: activation checkpointing unpacks each but once
+        *gradients, of_affine = _backward(gradient, *saved, *ctx.eps)
+        affine = (None, None) if saved[3] is None else of_affine.unbind()
         return *gradients, *affine, None, None
 
 

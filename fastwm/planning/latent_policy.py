@@ -25,6 +25,10 @@ class LatentPolicy:
     """
 
     def __init__(self, model: LatentWAM, *, keep: int | None = None) -> None:
+        from fastwm.models.wam import LatentWAM
+
+        if not isinstance(model, LatentWAM):
+            raise TypeError(f"model is {type(model).__name__}, expected a LatentWAM")
         chunk = model.config.chunk
         if keep is not None and (
             isinstance(keep, bool) or not isinstance(keep, int) or not 1 <= keep <= chunk

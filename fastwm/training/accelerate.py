@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fastwm import ops
 from fastwm.models.predictor import AdaLNBlock, CausalAttention, FeedForward
+from fastwm.models.wam.trunk import Stream
 from fastwm.objectives import SIGReg
 
 
@@ -19,14 +20,18 @@ def accelerate(model: nn.Module) -> nn.Module:
     model: a `WorldModel` with the "adaln" predictor, an `AdaLNPredictor` or `AdaLNBlock`, a `SIGReg`, or a module that holds
     such. Changed in place: its blocks become `FastAdaLNBlock`s, once. Training and evaluation mode, dropout and autocast are
     respected; attention with dropout of its weights stays PyTorch's, which alone draws it. SIGReg runs on the kernels as it is.
+    A LatentWAM's streams, whose tokens turn with time, stay PyTorch's.
     Raises TypeError where there is nothing that fastwm has kernels for.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
-    blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock)]
+    own = {block for stream in model.modules() if isinstance(stream, Stream) for block in stream.blocks}
+    blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock) and module not in own]
     if not blocks and not any(isinstance(module, SIGReg) for module in model.modules()):
         kind = type(model).__name__
-        raise TypeError(f"model is a {kind} without AdaLNBlock or SIGReg, expected a module that holds one")
+        raise TypeError(
+            f"model is a {kind} without AdaLNBlock or SIGReg that has kernels, expected a module that holds one"
+        )
     for block in blocks:
         block.__class__ = FastAdaLNBlock
     return model
@@ -75,7 +80,7 @@ def _attend(attention: CausalAttention) -> Callable[[Tensor], Tensor]:
             found = found.transpose(1, 2)
         else:
             found = ops.attention(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v)))
-        return F.dropout(attention.out(found.flatten(2)), attention.dropout, attention.training)
+        return F.dropout(attention.out(found.flatten(2).to(y.dtype)), attention.dropout, attention.training)
 
     return attend
 

@@ -31,13 +31,14 @@ class Identity:
     model: dict[str, Any]
     train: dict[str, Any]
     data: str
+    recipe: str = ""  # the name of what is trained
 
     @classmethod
-    def of(cls, description: dict[str, Any], config: RunConfig, data: str) -> Identity:
+    def of(cls, description: dict[str, Any], config: RunConfig, data: str, recipe: str = "") -> Identity:
         train = dataclasses.asdict(config)
         for name in ("threads", "tensorboard", "device"):  # these do not change what is learned
             del train[name]
-        return cls(json.loads(json.dumps(description)), train, data)
+        return cls(json.loads(json.dumps(description)), train, data, recipe)
 
 
 def save_checkpoint(
@@ -65,6 +66,10 @@ def restore_checkpoint(
     Raises ValueError when it is damaged, of another version, or of a run with another identity.
     """
     header, tensors = _read(path)
+    if header.get("recipe", identity.recipe) != identity.recipe:
+        raise ValueError(
+            f"{path} was made with another objective ({header['recipe']} -> {identity.recipe}); resume needs the same"
+        )
     for part in ("model", "train"):
         _check_equal(path, part, header[part], getattr(identity, part))
     if header["data"] != identity.data:

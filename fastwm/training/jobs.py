@@ -19,6 +19,10 @@ from fastwm.training.recipes.world_model import WorldModelRecipe
 
 STEPS = 3000  # unless --steps says otherwise
 FEATURES = "features"  # below the run: latents of a frozen encoder
+UNUSED = {  # fields of a model that is learned from pixels; a frozen encoder brings its own, and cannot collapse
+    "encoder", "encoder_width", "patch_size", "encoder_depth", "embed_dim", "projector_dim",
+    "regulariser", "regulariser_weight", "projections", "knots",
+}  # fmt: skip
 
 Values = dict[str, Any]
 
@@ -39,6 +43,11 @@ class Objective:
     model: Any
     run: RunConfig
     summary: str
+    unused: frozenset[str] = frozenset()  # fields that are no flags
+
+    def fields(self, part: Any) -> list[str]:
+        """Those of `model` or `run` that are flags."""
+        return [field.name for field in dataclasses.fields(part) if field.name not in self.unused]
 
 
 OBJECTIVES = {
@@ -57,8 +66,9 @@ OBJECTIVES = {
     "frozen": Objective(
         ("small", "mlp"),
         WorldModelConfig.preset("small", action_dim=2),
-        TrainConfig.preset("small", steps=STEPS),
+        TrainConfig.preset("small", steps=STEPS, rollout_steps=2),
         "a world model on the latents of a frozen encoder (--encoder-dir), computed once",
+        frozenset(UNUSED),
     ),
     "ijepa": Objective(
         ("small", "paper"),
@@ -110,6 +120,8 @@ def job(
     if objective == "wam":
         sizes, config = LatentWAMConfig(**model), WamTrainConfig(**run)
         return Job(lambda: WamRecipe(sizes, config), config)
+    if objective == "frozen":
+        run = {"rollout_steps": min(2, run.get("frames", TrainConfig.frames) - 1), **run}
     trained = TrainConfig.preset("paper" if preset == "paper" else "small", **run)
     if objective == "world-model":
         described = WorldModelConfig.preset(preset, **model)
@@ -129,18 +141,26 @@ def _frozen(
 ) -> Job:
     from fastwm.models.vision import load_encoder
     from fastwm.training.features import cache_features, frozen
-    from fastwm.training.recipes.frozen import FrozenRecipe
+    from fastwm.training.recipes.frozen import FrozenRecipe, check_fit
 
     encoder = load_encoder(encoder_dir)
     picture = episodes.batch(episodes.windows(1)[:1], 1, columns=("pixels",))["pixels"]
     sizes = {"image_size": picture.shape[2], **model, "embed_dim": encoder.config.width}
     described = WorldModelConfig.preset(preset, **sizes)
+    check_fit(described, config.frames, *episodes.split(config.validation_fraction, seed=config.seed))
     encode, digest = frozen(encoder)
     if here.first:
         cache_features(encode, digest, episodes, run_dir / FEATURES, progress=progress)
     here.wait()
     features = cache_features(encode, digest, episodes, run_dir / FEATURES, progress=False)
-    steps = min(2, config.frames - 1)
     return Job(
-        lambda: FrozenRecipe(described, encoder, features, frames=config.frames, rollout_steps=steps), config
+        lambda: FrozenRecipe(
+            described,
+            encoder,
+            features,
+            frames=config.frames,
+            rollout_steps=config.rollout_steps,
+            rollout_weight=config.rollout_weight,
+        ),
+        config,
     )

@@ -78,6 +78,10 @@ def train_recipe(
                 f"batch_size is {config.batch_size}; expected a multiple of {parts}: {here.count} processes, "
                 f"{config.accumulate} parts each"
             )
+        if config.batch_size < 2 * parts:
+            raise ValueError(
+                f"batch_size is {config.batch_size}; expected at least 2 samples in each of {parts} parts"
+            )
         torch.manual_seed(config.seed)
         recipe = make().to(device)
         recipe.check(episodes, training, validation)
@@ -117,7 +121,7 @@ def _run(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    identity = Identity.of(recipe.description(), config, _fingerprint(training))
+    identity = Identity.of(recipe.description(), config, _fingerprint(training), type(recipe).__name__)
     checkpoint = run_path / CHECKPOINT_FILE
     done = (
         restore_checkpoint(checkpoint, recipe, optimizer, identity) if resume and checkpoint.exists() else 0

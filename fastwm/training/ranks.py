@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,7 @@ def ranks() -> Iterator[Ranks]:
 
 def launch(arguments: list[str], devices: int) -> None:
     """Run `fastwm` with `arguments` in `devices` processes of this machine, by torchrun; RuntimeError where one fails."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -101,6 +103,10 @@ def launch(arguments: list[str], devices: int) -> None:
     command: Any = [sys.executable, "-m", "fastwm.cli", *arguments]
     try:
         elastic_launch(config, command[0])(*command[1:])
+    except SignalException as stopped:  # the processes have been ended
+        if stopped.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise RuntimeError(

@@ -17,6 +17,7 @@ mode is LeWM's predictor (arXiv:2603.19312), which every engine of fastwm runs. 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -200,6 +201,10 @@ class LatentWAM(nn.Module):
         """
         horizon = self.config.chunk if horizon is None else horizon
         self._check_request(context, goal, horizon)
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n is {n!r}; expected an integer of at least 1")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature is {temperature!r}; expected a finite number of at least 0")
         frames = context[:, -self.config.history :]
         memory = self.watch(frames)[1]
         return self._act(memory, frames.shape[1], goal, horizon, n, generator, None, temperature)

@@ -46,8 +46,7 @@ class FrozenRecipe(Recipe):
             raise ValueError(
                 f"features have {list(features.shape)} numbers a frame; expected embed_dim, [{model_config.embed_dim}]"
             )
-        if not 2 <= frames <= model_config.window + 1:
-            raise ValueError(f"frames is {frames}; the model's window allows 2..{model_config.window + 1}")
+        _check_frames(model_config, frames)
         if not 1 <= rollout_steps < frames:
             raise ValueError(f"rollout_steps is {rollout_steps}; frames of {frames} allow 1..{frames - 1}")
         self.model = FrozenWorldModel(model_config, encoder)
@@ -69,14 +68,7 @@ class FrozenRecipe(Recipe):
     def check(self, episodes: Episodes, training: Episodes, validation: Episodes) -> None:
         if data_digest(episodes) != self.features.data:
             raise ValueError(f"features were made from other episodes than {episodes.path}")
-        for name, part in (("training", training), ("validation", validation)):
-            if len(self.windows(part)) == 0:
-                raise ValueError(f"the data has no {name} sequence of {self.frames} frames")
-        numbers = training.action_dim * self.model.config.action_block
-        if numbers != self.model.config.action_dim:
-            raise ValueError(
-                f"action blocks of the data hold {numbers} numbers; action_dim is {self.model.config.action_dim}"
-            )
+        check_fit(self.model.config, self.frames, training, validation)
 
     def prepare(self, training: Episodes) -> None:
         mean, std = training.action_statistics(self.model.config.action_block)
@@ -115,3 +107,26 @@ class FrozenRecipe(Recipe):
         context = min(self.frames, self.model.config.window)
         self.model.calibration = calibration_contexts(self.model, validation, context)
         self.model.save(directory)
+
+
+def check_fit(config: WorldModelConfig, frames: int, training: Episodes, validation: Episodes) -> None:
+    """Raise ValueError where a model on sequences of `frames` frames does not fit the data: known before a frame is encoded."""
+    _check_frames(config, frames)
+    for name, part in (("training", training), ("validation", validation)):
+        if len(part.windows(frames, frame_skip=config.action_block)) == 0:
+            raise ValueError(
+                f"the data has no {name} sequence of {frames} frames, {config.action_block} decisions apart"
+            )
+    numbers = training.action_dim * config.action_block
+    if numbers != config.action_dim:
+        raise ValueError(
+            f"action blocks of the data hold {numbers} numbers; action_dim is {config.action_dim}"
+        )
+    image = list(training.batch(training.windows(1)[:1], 1, columns=("pixels",))["pixels"].shape[2:])
+    if image != [config.image_size, config.image_size, 3]:
+        raise ValueError(f"images of the data are {image}; image_size is {config.image_size}")
+
+
+def _check_frames(config: WorldModelConfig, frames: int) -> None:
+    if not 2 <= frames <= config.window + 1:
+        raise ValueError(f"frames is {frames}; the model's window allows 2..{config.window + 1}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from fastwm.data import Episodes
 from fastwm.models.mask_predictor import MaskPredictor, MaskPredictorConfig
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViT, ViTConfig
@@ -74,6 +75,10 @@ class MaskedRecipe(VisionRecipe):
 
     def description(self) -> dict[str, Any]:
         return dataclasses.asdict(self.config)
+
+    def check(self, episodes: Episodes, training: Episodes, validation: Episodes) -> None:
+        super().check(episodes, training, validation)
+        self.draws(np.random.default_rng(0), 64)  # a grid too small for its masks is known before a step
 
     def draws(self, rng: np.random.Generator, count: int) -> dict[str, torch.Tensor]:
         found = {}

@@ -1,0 +1,189 @@
+"""`fastwm train` for every objective, `eval` and `diagnose`: flags that matter, and refusals before any work is done."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors
+from test_cli import refused
+from tiny_data import write_dots
+from torch.distributed.elastic.multiprocessing.api import SignalException
+
+from fastwm.cli import main
+from fastwm.models import WorldModel, WorldModelConfig
+from fastwm.training import ranks
+
+
+@pytest.fixture(scope="module")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_dots(tmp_path_factory.mktemp("data") / "dots.h5"))
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained model for the worlds' pictures."""
+    directory = tmp_path_factory.mktemp("model")
+    changes = {"encoder_width": 4, "embed_dim": 16, "width": 16, "projector_dim": 16, "mlp_dim": 16}
+    WorldModel(WorldModelConfig(action_dim=2, **changes)).save(directory)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def eyes_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained encoder of pictures."""
+    from fastwm.models.vision import VisionEncoder
+    from fastwm.models.vit import ViT, ViTConfig
+
+    directory = tmp_path_factory.mktemp("eyes")
+    sizes = {"image_size": 16, "patch_size": 8, "width": 12, "depth": 1, "heads": 2, "mlp_dim": 12}
+    VisionEncoder(ViT(ViTConfig(**sizes))).save(directory)
+    return str(directory)
+
+
+def test_flags_of_the_rollout_reach_a_world_model_on_frozen_latents(
+    eyes_dir: str, data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = ["--objective", "frozen", "--encoder-dir", eyes_dir, "--preset", "mlp", "--mlp-dim", "8"]
+    short = ["--steps", "1", "--batch-size", "4", "--threads", "1", "--no-tensorboard", "--quiet"]
+    for name, more, expected in (("a", [], 2), ("b", ["--rollout-steps", "3", "--rollout-weight", "0.5"], 3)):
+        run = tmp_path / name
+        assert main(["train", data_file, str(run), *frozen, *short, *more]) == 0
+        with safetensors.safe_open(run / "checkpoint.safetensors", "pt") as file:
+            described = json.loads(file.metadata()["fastwm"])
+        assert described["model"]["rollout_steps"] == expected
+        assert described["model"]["rollout_weight"] == (0.5 if more else 1.0)
+    capsys.readouterr()
+    line = refused(
+        capsys,
+        "train",
+        data_file,
+        str(tmp_path / "a"),
+        "--preset",
+        "mlp",
+        *short,
+        "--image-size",
+        "16",
+        "--resume",
+    )
+    assert "another objective (FrozenRecipe -> WorldModelRecipe)" in line
+
+
+@pytest.mark.parametrize(
+    "flag", ["--encoder=vit_tiny", "--embed-dim=8", "--regulariser=vicreg", "--projections=4"]
+)
+def test_what_a_frozen_encoder_brings_is_no_flag(
+    flag: str, eyes_dir: str, data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = ["--objective", "frozen", "--encoder-dir", eyes_dir]
+    assert f"unrecognized arguments: {flag}" in refused(
+        capsys, "train", data_file, str(tmp_path), *frozen, flag
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--image-size", "32"], "images of the data are [16, 16, 3]; image_size is 32"),
+        (["--frames", "6"], "frames is 6; the model's window allows 2..4"),
+        (["--action-block", "9"], "no training sequence of 4 frames, 9 decisions apart"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_a_frame_is_encoded(
+    flags: list[str],
+    words: str,
+    eyes_dir: str,
+    data_file: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    frozen = ["--objective", "frozen", "--encoder-dir", eyes_dir]
+    assert words in refused(capsys, "train", data_file, str(run), *frozen, *flags)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--resume"], "--resume"),
+        (["--devices", "2"], "--devices"),
+        (["--objective", "wam"], "--objective"),
+        (["--encoder-dir", "x"], "--encoder-dir"),
+        (["--embed-dim", "8"], "--embed-dim"),
+        ([], "already holds a model"),
+    ],
+)
+def test_distillation_takes_no_flag_of_a_run(
+    flags: list[str], words: str, model_dir: str, data_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused(capsys, "train", data_file, model_dir, "--distill", model_dir, *flags)
+
+
+def test_a_policy_is_distilled_in_a_world_that_it_acts_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fastwm.models import LatentWAM, LatentWAMConfig
+
+    data, model = str(tmp_path / "rooms.h5"), tmp_path / "wam"
+    assert main(["collect", "two-room", data, "--episodes", "2", "--length", "20", "--quiet"]) == 0
+    capsys.readouterr()
+    LatentWAM(LatentWAMConfig(action_dim=4, width=16, heads=2, head_dim=8, depth=1)).save(model)
+    line = refused(capsys, "train", data, str(tmp_path / "run"), "--distill", str(model))
+    assert "the model takes actions of 4 numbers; world 'two-room' has actions of 2" in line
+
+
+def test_eval_needs_an_episode_and_a_worker(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    eval = ["eval", model_dir, "--env", "push", "--quiet"]
+    assert "episodes: expected at least 1, got 0" in refused(capsys, *eval, "--episodes", "0")
+    assert "workers is 0; expected at least 1" in refused(capsys, *eval, "--workers", "0")
+
+
+def test_diagnose_names_actions_of_another_width(
+    data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"image_size": 16, "encoder_width": 4, "embed_dim": 16, "width": 16, "projector_dim": 16}
+    WorldModel(WorldModelConfig(action_dim=3, **sizes)).save(tmp_path)
+    line = refused(capsys, "diagnose", str(tmp_path), data_file, "--threads", "1")
+    assert "action blocks of the data hold 2 numbers; the model takes 3" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--objective", "ijepa", "--patch-size", "8", "--image-size", "16"],
+            "leave fewer than least_context",
+        ),
+        (
+            ["--batch-size", "2", "--accumulate", "2", "--image-size", "16"],
+            "at least 2 samples in each of 2 parts",
+        ),
+    ],
+)
+def test_a_run_that_cannot_step_leaves_no_directory(
+    flags: list[str], words: str, data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert words in refused(capsys, "train", data_file, str(run), *flags)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_a_signal_to_the_launcher_is_no_traceback(
+    sent: signal.Signals, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise SignalException("the launcher was told to stop", sigval=sent)
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: stopped)
+    with pytest.raises(raised):
+        ranks.launch(["train"], 2)
+
+
+def test_an_encoder_is_no_world_model(eyes_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds an encoder and no predictor" in refused(capsys, "info", eyes_dir)
