@@ -32,7 +32,8 @@ def main() -> None:
     )
     stems = f"of {', '.join(STEMS)}; with --backend cuda of {', '.join(GPU_STEMS)} (default: all)"
     parser.add_argument("stems", nargs="*", metavar="STEM", help=stems)
-"--backend", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)"
+    parser.add_argument(
+        "--backend", choices=("cpu", "cuda"), default="cpu", help="what is measured (default: cpu)"
     )
     parser.add_argument(
         "--rehearse",
