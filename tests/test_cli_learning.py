@@ -195,5 +195,7 @@ def test_a_failed_process_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch
         raise ChildFailedError("fastwm", {0: ProcessFailure(0, 1, 2, "")})
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: failed)
-    with pytest.raises(RuntimeError, match=r"process 0 of 2 ended with 2; .*; where a checkpoint was written"):
+    with pytest.raises(
+        RuntimeError, match=r"process 0 of 2 ended with 2; .*; where a checkpoint was written"
+    ):
         ranks.launch(["train"], 2)
