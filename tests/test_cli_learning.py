@@ -11,6 +11,7 @@ import safetensors
 from test_cli import refused
 from tiny_data import write_dots
 from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from fastwm.cli import main
 from fastwm.models import WorldModel, WorldModelConfig
@@ -187,3 +188,14 @@ def test_a_signal_to_the_launcher_is_no_traceback(
 
 def test_an_encoder_is_no_world_model(eyes_dir: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "holds an encoder and no predictor" in refused(capsys, "info", eyes_dir)
+
+
+def test_a_failed_process_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(*_: object) -> None:
+        raise ChildFailedError("fastwm", {0: ProcessFailure(0, 1, 2, "")})
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: failed)
+    with pytest.raises(
+        RuntimeError, match=r"process 0 of 2 ended with 2; .*; where a checkpoint was written"
+    ):
+        ranks.launch(["train"], 2)

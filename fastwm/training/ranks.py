@@ -110,6 +110,6 @@ def launch(arguments: list[str], devices: int) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise RuntimeError(
-            f"process {rank} of {devices} ended with {failure.exitcode}; what it said is above, and --resume goes on from the "
-            "last checkpoint"
+            f"process {rank} of {devices} ended with {failure.exitcode}; what it said is above; where a checkpoint was "
+            "written, --resume goes on from it"
         ) from error
