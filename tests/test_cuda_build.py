@@ -148,7 +148,7 @@ def test_info_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_gpu_that_cannot_run_it_is_not_taken(
     error: str, available: bool, capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = types.SimpleNamespace(emulated=False, describe=lambda: {"error": error}, __spec__=None)
+    module = gpu_module(error)
     monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
     monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
@@ -168,7 +168,7 @@ def test_a_gpu_that_cannot_run_it_is_not_taken(
 
 
 def test_a_gpu_that_can_run_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.SimpleNamespace(emulated=False, describe=lambda: {"error": ""}, __spec__=None)
+    module = gpu_module("")
     monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
     monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -178,6 +178,13 @@ def test_a_gpu_that_can_run_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
     found = backend.importlib.util.find_spec
     monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name == "triton" or found(name))
     assert backend.backend("auto") == "cuda"
+
+
+def gpu_module(error: str) -> types.ModuleType:
+    module = types.ModuleType("fastwm._cuda")
+    module.emulated = False  # type: ignore[attr-defined]
+    module.describe = lambda: {"error": error}  # type: ignore[attr-defined]
+    return module
 
 
 def small_model() -> WorldModel:

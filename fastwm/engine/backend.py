@@ -108,7 +108,7 @@ def backend(name: str = "auto") -> str:
 
 def _has_gpu() -> bool:
     """Whether everything is there that backend "cuda" needs; an emulated GPU is none."""
-    return why_not_gpu() is None
+    return torch.cuda.is_available() and why_not_gpu() is None
 
 
 def why_not_gpu() -> str | None:

@@ -75,7 +75,7 @@ def default_device() -> torch.device:
     module = cuda_module()
     if module.emulated:
         return torch.device("cpu")
-    reason = module.describe()["error"]
+    reason = _problem(module)
     if not reason and not torch.cuda.is_available():
         reason = f"PyTorch {torch.__version__} has no CUDA, or finds no GPU"
     if reason:
@@ -88,6 +88,12 @@ def default_device() -> torch.device:
             f"backend 'cuda' cannot run here: {name} is sm_{capability[0]}{capability[1]}, expected sm_80 or newer"
         )
     return device
+
+
+@functools.cache
+def _problem(module: Any) -> str:
+    """Why `fastwm._cuda` can run on no device here, or nothing. Asked once: ops ask for their backend at every call."""
+    return module.describe()["error"]
 
 
 def describe(device: torch.device) -> str:
