@@ -18,6 +18,7 @@ from tiny_models import small_config
 
 import fastwm
 from fastwm.engine import backend
+from fastwm.engine.cuda import device
 from fastwm.models import WorldModel
 
 ROOT = Path(__file__).parents[1]
@@ -123,67 +124,122 @@ def test_info_of_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         "error": "",
         "devices": [gpu],
     }
-    found = info_with(
-        monkeypatch, types.SimpleNamespace(emulated=False, describe=lambda: described, __spec__=None)
-    )
-    assert found["cuda"] == "built for 90a-real"
+    found = info_with(monkeypatch, gpu_module(described))
+    assert found["cuda"] == "built for sm_90a"
     assert (found["cuda_runtime"], found["cuda_driver"]) == ("13.0", "13.2")
     assert found["gpus"] == ["NVIDIA H100 (sm_90, 132 processors, 80 GiB)"]
 
 
-@pytest.mark.parametrize(
-    ("error", "available", "capability", "words"),
-    [
-        ("no CUDA driver", False, (9, 0), "no CUDA driver"),
-        (
-            "cudaErrorInsufficientDriver: too old",
-            True,
-            (9, 0),
-            "too old",
-        ),  # PyTorch's runtime is older than ours
-        ("", False, (9, 0), "has no CUDA, or finds no GPU"),
-        ("", True, (7, 5), "T4 is sm_75, expected sm_80 or newer"),
-    ],
-)
-def test_a_gpu_that_cannot_run_it_is_not_taken(
-    error: str, available: bool, capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+def a_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    error: str = "",
+    torch_cuda: str | None = "13.0",
+    available: bool = True,
+    capability: tuple[int, int] = (9, 0),
+    built: bool = True,
 ) -> None:
-    module = gpu_module(error)
-    monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
-    monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
+    """What CUDA, PyTorch and the build say of a machine with one GPU, a T4 by name."""
+    gpu = {"name": "T4", "capability": capability, "processors": 40, "memory": 16 * 2**30}
+    described = {
+        "runtime": 13000,
+        "driver": 13000,
+        "architectures": "80-real 90a-real 100-real 120",
+        "error": error,
+        "devices": [] if error else [gpu],
+    }
+    module = gpu_module(described)
+    if built:
+        monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
+    else:
+        monkeypatch.delattr(fastwm, "_cuda", raising=False)
+    monkeypatch.setitem(sys.modules, "fastwm._cuda", module if built else None)
+    monkeypatch.setattr(torch.version, "cuda", torch_cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "T4")
     monkeypatch.delenv("FASTWM_BACKEND", raising=False)
+    found = backend.importlib.util.find_spec  # type: ignore[attr-defined]
+    specs = {"triton": True, "fastwm._cuda": built or None}
+    monkeypatch.setattr(
+        backend.importlib.util,  # type: ignore[attr-defined]
+        "find_spec",
+        lambda name: specs[name] if name in specs else found(name),
+    )
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        ({"error": "no CUDA driver", "available": False}, "no CUDA driver"),
+        # PyTorch's runtime may be older than the module's, and content with the driver.
+        ({"error": "cudaErrorInsufficientDriver: too old"}, "cudaErrorInsufficientDriver: too old"),
+        ({"available": False, "torch_cuda": None}, "is built without CUDA"),
+        ({"available": False}, "finds no GPU"),
+        ({"capability": (7, 5)}, "T4 is sm_75, expected sm_80 or newer"),
+        ({"capability": (11, 0)}, r"T4 \(sm_110\); fastwm._cuda was built for sm_80, sm_90a, .* and newer"),
+        # Another build of the module mends none of these.
+        ({"built": False, "available": False, "torch_cuda": None}, "is built without CUDA"),
+        ({"built": False, "available": False}, "finds no GPU"),
+        ({"built": False, "capability": (7, 5)}, "sm_75, expected sm_80 or newer"),
+    ],
+)
+def test_a_gpu_that_cannot_run_it_is_not_taken(
+    machine: dict, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_machine(monkeypatch, **machine)
     assert backend.backend("auto") == "cpu"
-    assert words in str(backend.why_not_gpu())
+    assert re.search(words, str(backend.why_not_gpu()))
     with pytest.raises(RuntimeError, match=f"backend 'cuda' cannot run here: .*{words}"):
         backend.backend("cuda")
+    here = machine.get("available", True)
     engine = fastwm.compile(small_model())
-    assert ("there is a GPU, but" in engine.info()["why"]["backend"]) == available
+    assert ("there is a GPU, but" in engine.info()["why"]["backend"]) == here
+    found = fastwm.info()
+    assert found["backend"] == "cpu"
+    seen = here or (machine.get("built", True) and "error" not in machine)  # by PyTorch, or by the module
+    assert ("cuda_unused" in found) == seen
+    assert not seen or re.search(words, found["cuda_unused"])
     monkeypatch.setenv("FASTWM_BACKEND", "cuda")
-    monkeypatch.setattr(backend, "cuda_info", dict)
-    assert words in fastwm.info()["backend"]
+    assert re.search(words, fastwm.info()["backend"])
 
 
-def test_a_gpu_that_can_run_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = gpu_module("")
-    monkeypatch.setitem(sys.modules, "fastwm._cuda", module)
-    monkeypatch.setattr(fastwm, "_cuda", module, raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    monkeypatch.delenv("FASTWM_BACKEND", raising=False)
-    found = backend.importlib.util.find_spec
-    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: name == "triton" or found(name))
+def test_with_a_gpu_the_missing_module_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_machine(monkeypatch, built=False)
+    assert backend.backend("auto") == "cpu"
+    with pytest.raises(ImportError, match=r"without its CUDA module fastwm\._cuda"):
+        backend.backend("cuda")
+    assert "FASTWM_CUDA=ON" in fastwm.info()["cuda_unused"]
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0), (10, 3), (12, 1), (13, 0)])
+def test_a_gpu_that_can_run_it_is_taken(capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    a_machine(monkeypatch, capability=capability)
     assert backend.backend("auto") == "cuda"
+    assert "cuda_unused" not in fastwm.info()
 
 
-def gpu_module(error: str) -> types.ModuleType:
+@pytest.mark.parametrize(
+    ("built", "words", "runs", "does_not"),
+    [
+        ("80-real", "sm_80", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0), (12, 0)]),
+        ("86-real", "sm_86", [(8, 6), (8, 9)], [(8, 0)]),
+        ("90a-real", "sm_90a", [(9, 0)], [(8, 0), (10, 0)]),
+        ("80-real 100", "sm_80, sm_100 and newer", [(8, 0), (10, 0), (10, 3), (11, 0), (12, 0)], [(9, 0)]),
+    ],
+)
+def test_which_gpus_a_build_is_for(built: str, words: str, runs: list, does_not: list) -> None:
+    """By NVIDIA's rules: machine code within a major version from its minor one on, PTX for all that is newer."""
+    assert device.architectures(built) == words
+    assert all(device.covers(built, capability) for capability in runs)
+    assert not any(device.covers(built, capability) for capability in does_not)
+
+
+def gpu_module(described: dict) -> types.ModuleType:
     module = types.ModuleType("fastwm._cuda")
     module.emulated = False  # type: ignore[attr-defined]
-    module.describe = lambda: {"error": error}  # type: ignore[attr-defined]
+    module.describe = lambda: described  # type: ignore[attr-defined]
     return module
 
 

@@ -114,9 +114,9 @@ def _has_gpu() -> bool:
 def why_not_gpu() -> str | None:
     """What keeps "auto" from taking a GPU, None where nothing does."""
     try:
+        _check_gpu()
         if cuda_module().emulated:
             return "the GPU is emulated"
-        _check_gpu()
     except (ImportError, RuntimeError) as error:
         return str(error)
     return None
@@ -181,16 +181,22 @@ def info() -> dict:
 
 
 def cuda_info() -> dict:
-    """What there is to plan on a GPU with: the CUDA module, the runtime it was built with, the driver, GPUs, Triton."""
+    """What there is to plan on a GPU with: the CUDA module, the runtime it was built with, the driver, GPUs, Triton;
+    "cuda_unused": why a GPU that is there cannot be used."""
     found: dict = {}
+    there = torch.cuda.is_available()
     try:
         module = cuda_module()
     except ImportError as error:
         found["cuda"] = str(error)
     else:
+        from fastwm.engine.cuda.device import architectures
+
         described = module.describe()
         found["cuda"] = (
-            "emulated on the CPU" if module.emulated else f"built for {described['architectures']}"
+            "emulated on the CPU"
+            if module.emulated
+            else f"built for {architectures(described['architectures'])}"
         )
         found["cuda_runtime"] = _cuda_version(described["runtime"])
         found["cuda_driver"] = _cuda_version(described["driver"])
@@ -199,6 +205,9 @@ def cuda_info() -> dict:
             f"{gpu['memory'] / 2**30:.0f} GiB)"
             for gpu in described["devices"]
         ] or [f"none ({described['error'] or 'emulated'})"]
+        there = there or bool(described["devices"])
+    if there and (reason := why_not_gpu()):
+        found["cuda_unused"] = reason
     versions = importlib.metadata.packages_distributions().get(
         "triton", []
     )  # it has other names for other GPUs

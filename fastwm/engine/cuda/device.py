@@ -69,31 +69,75 @@ def is_gpu(device: torch.device) -> bool:
 def default_device() -> torch.device:
     """The GPU that PyTorch uses now; where the GPU is emulated, the CPU.
 
-    Raises ImportError without `fastwm._cuda`, and RuntimeError where no GPU can run it: none there, a driver too old for the
-    module's runtime, a PyTorch without CUDA, an architecture before sm_80.
+    Raises what is hardest to mend first: RuntimeError without a driver or a GPU, with a driver too old for the module's
+    runtime, a PyTorch without CUDA or a GPU before sm_80; then ImportError without `fastwm._cuda`; then RuntimeError for a GPU
+    that it has no machine code for.
     """
-    module = cuda_module()
+    try:
+        module = cuda_module()
+    except ImportError:
+        _torch_device()  # which may have the harder reason
+        raise
     if module.emulated:
         return torch.device("cpu")
-    reason = _problem(module)
-    if not reason and not torch.cuda.is_available():
-        reason = f"PyTorch {torch.__version__} has no CUDA, or finds no GPU"
-    if reason:
-        raise RuntimeError(f"backend 'cuda' cannot run here: {reason}")
-    device = torch.device("cuda", torch.cuda.current_device())
-    capability = torch.cuda.get_device_capability(device)
-    if capability < LEAST:
-        name = torch.cuda.get_device_name(device)
-        raise RuntimeError(
-            f"backend 'cuda' cannot run here: {name} is sm_{capability[0]}{capability[1]}, expected sm_80 or newer"
-        )
+    error, built = _described(module)
+    if error:
+        raise _refusal(error)
+    device = _torch_device()
+    if not covers(built, torch.cuda.get_device_capability(device)):
+        raise _refusal(f"{describe(device)}; fastwm._cuda was built for {architectures(built)}")
     return device
 
 
 @functools.cache
-def _problem(module: Any) -> str:
-    """Why `fastwm._cuda` can run on no device here, or nothing. Asked once: ops ask for their backend at every call."""
-    return module.describe()["error"]
+def _described(module: Any) -> tuple[str, str]:
+    """Why `fastwm._cuda` can run on no device here, or "", and what it was built for.
+
+    Asked once: ops ask for their backend at every call.
+    """
+    described = module.describe()
+    return described["error"], described["architectures"]
+
+
+def _torch_device() -> torch.device:
+    if torch.version.cuda is None:
+        raise _refusal(f"PyTorch {torch.__version__} is built without CUDA")
+    if not torch.cuda.is_available():
+        raise _refusal(f"PyTorch {torch.__version__} finds no GPU")
+    device = torch.device("cuda", torch.cuda.current_device())
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) < LEAST:
+        name = torch.cuda.get_device_name(device)
+        raise _refusal(f"{name} is sm_{major}{minor}, expected sm_80 or newer")
+    return device
+
+
+def _refusal(reason: str) -> RuntimeError:
+    return RuntimeError(f"backend 'cuda' cannot run here: {reason}")
+
+
+@functools.cache
+def covers(built: str, capability: tuple[int, int]) -> bool:
+    """Whether there is code for GPUs of this capability. built: as CMake names architectures, "80-real 90a-real 120".
+
+    Machine code runs on its own major version from its minor one on, that of "90a" on 9.0 alone; what is not "-real" is there
+    as PTX, too, which a driver compiles for all that is newer.
+    """
+    for name in built.split():
+        number, _, kind = name.partition("-")
+        least = divmod(int(number.rstrip("af")), 10)
+        if number.endswith("a"):
+            if capability == least:
+                return True
+        elif capability >= least and (kind != "real" or capability[0] == least[0]):
+            return True
+    return False
+
+
+def architectures(built: str) -> str:
+    """For people: "80-real 120" -> "sm_80, sm_120 and newer"."""
+    names = [f"sm_{name.removesuffix('-real')}" for name in built.split()]
+    return ", ".join(names) + ("" if built.endswith("-real") else " and newer")
 
 
 def describe(device: torch.device) -> str:
