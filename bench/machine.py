@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import fastwm
-from fastwm import _cpu
+from fastwm.engine.backend import cpu_module
 from fastwm.engine.pack import DTYPES
 
 MEASURED = "csrc", "fastwm", "CMakeLists.txt", "pyproject.toml"  # what a result is of
@@ -65,11 +65,12 @@ def doubts(machine: dict, lines: Sequence[dict] = ()) -> list[str]:
 
 def peak(isa: str, dtype: str, threads: int, *, seconds: float = 0.05, repeats: int = 7) -> float:
     """The most floating-point operations per second that `threads` threads reach with operands in registers."""
+    module = cpu_module()
 
     def measure(rounds: int) -> tuple[float, float]:
-        sums = torch.ones(threads, _cpu.FMA_PEAK_SUMS)
+        sums = torch.ones(threads, module.FMA_PEAK_SUMS)
         began = time.perf_counter()
-        operations = _cpu.fma_peak(isa, sums.data_ptr(), rounds, DTYPES[dtype], threads)
+        operations = module.fma_peak(isa, sums.data_ptr(), rounds, DTYPES[dtype], threads)
         elapsed = time.perf_counter() - began
         return operations / elapsed, elapsed
 

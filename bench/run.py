@@ -3,6 +3,7 @@
 python -m bench.run [rollout …] [--sweep | --quick] [--threads 1 2] [--models lewm …] [--ways openvino …]
 python -m bench.run --backend cuda [rollout …] [--repeats 20] [--no-compile] [--rehearse]      on a GPU (bench/gpu/run.py)
 
+On a GPU every way is compared with the reference before it gets a time; `python -m bench.gpu.page` then writes bench/gpu.md.
 Lines are written as they come: a run that is ended loses nothing. They take the place of the same lines of an earlier run of
 the same code on the same machine, so a table may be measured in parts; others are dropped. The same code is the last commit
 that touched csrc, fastwm or how they are built: results and documents may be committed between the parts.
@@ -18,7 +19,8 @@ from bench.machine import describe as place
 from bench.machine import doubts, header
 from bench.options import Options
 from bench.record import RESULTS, read, save
-from fastwm.engine.backend import default_threads
+from fastwm.engine.backend import backend as resolve
+from fastwm.engine.backend import cpu_module, default_threads
 
 STEMS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 GPU_STEMS = "adaln", "attention", "cem_sample", "cem_update", "gated_residual", "goal_cost", "plan", "rollout"
@@ -40,12 +42,19 @@ def main() -> None:
         action="store_true",
         help="with --backend cuda: everything once, emulated, nothing written",
     )
-    parser.add_argument("--repeats", type=int, default=20, help="rounds of all ways, at most")
+    parser.add_argument("--repeats", type=int, default=20, help="rounds of all ways, at most (default: 20)")
     parser.add_argument(
-        "--seconds", type=float, default=120, help="about as long per problem, at least 5 rounds"
+        "--seconds",
+        type=float,
+        default=120,
+        help="on the CPU: about as long per problem, at least 5 rounds (default: 120)",
     )
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=sorted({1, default_threads()}), help="each of them in turn"
+        "--threads",
+        type=int,
+        nargs="+",
+        default=sorted({1, default_threads()}),
+        help="on the CPU: each of them in turn (default: 1 and all processors)",
     )
     parser.add_argument("--models", nargs="+", default=[], help="of rollout: these alone")
     parser.add_argument(
@@ -70,6 +79,10 @@ def main() -> None:
         parser.error(f"unknown {', '.join(unknown)}; known are {', '.join(STEMS)}")
     if arguments["quick"]:
         arguments |= {"repeats": 3, "compiled": False}
+    try:
+        cpu_module()
+    except ImportError as error:
+        parser.exit(2, f"{error}\n")
     options = Options(
         **{name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
     )
@@ -94,18 +107,19 @@ def main() -> None:
 
 def on_a_gpu(parser: argparse.ArgumentParser, arguments: dict, rehearse: bool) -> None:
     """Every kernel and the whole plan, beside PyTorch; ends with one line where there is no GPU."""
-    from bench.gpu.run import main as measure
-
     for name in ("models", "ways", "sweep", "quick"):
         if arguments[name]:
             parser.error(f"--{name} is for the CPU")
-    repeats = 1 if rehearse else arguments["repeats"]
+    if unknown := sorted(set(arguments["stems"]) - set(GPU_STEMS)):
+        parser.error(f"unknown {', '.join(unknown)}; known are {', '.join(GPU_STEMS)}")
     try:
-        measure(arguments["stems"], repeats=repeats, rehearse=rehearse, compiled=arguments["compiled"])
-    except (ImportError, RuntimeError, ValueError) as error:
-        if rehearse:
-            raise
+        if not rehearse:
+            resolve("cuda")
+        from bench.gpu.run import main as measure
+    except (ImportError, RuntimeError) as error:
         parser.exit(2, f"{error}; --rehearse runs everything without a GPU\n")
+    repeats = 1 if rehearse else arguments["repeats"]
+    measure(arguments["stems"], repeats=repeats, rehearse=rehearse, compiled=arguments["compiled"])
 
 
 def merged(path: Path, machine: dict, lines: list[dict]) -> list[dict]:

@@ -11,13 +11,16 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.gpu import choices, launches
 from bench.gpu.counts import Started, Work, total
 from bench.gpu.place import ROOT, Size
 from bench.gpu.run import FOLDER
+from bench.gpu.training import CLIPS
 from bench.record import read, write
+
+if TYPE_CHECKING:
+    from bench.gpu.launches import Launches
 
 PAGE = ROOT / "bench" / "gpu.md"
 DTYPE = "bfloat16"
@@ -40,8 +43,9 @@ HEAD = """# What a plan costs on a GPU
 
 Written by `python -m bench.gpu.page`. The sizes are LeWM's: 300 candidates, 30 iterations, 5 blocks ahead, context of one
 frame, {dtype}. Bytes, operations and launches are counted from what each launcher was given; registers and occupancy are read
-from the machine code for sm_{architecture}. Times are measured by `python -m bench.run --backend cuda` on whoever's card, and
-**a time that nobody has measured is an empty cell**.
+from the machine code for sm_{architecture}. Times are measured on whoever's card, and **a time that nobody has measured is an
+empty cell**: `python -m bench.run --backend cuda` measures and writes bench/results/gpu, `python -m bench.gpu.page` then
+writes this page.
 
 A floor is the larger of bytes over the memory's bandwidth and operations over the peak of dense {dtype} products, by the
 card's data sheet: {cards}. A kernel's floor is from a cold
@@ -49,7 +53,23 @@ L2, as it is measured alone; in a plan its inputs are in L2, where they fit, and
 """
 
 
-OF_AN_ITERATION = "Of one iteration; and, from the fourth column on, of its heaviest launch.\n"
+OF_AN_ITERATION = "All launches of one iteration; and, from the fourth column on, the heaviest one.\n"
+
+# What each kernel is measured beside, by the names that bench/gpu/run.py gives (`engine` of a line).
+PYTORCH = "fastwm", "torch eager", "torch.compile"
+GRAPHS = *PYTORCH, "torch, CUDA graph", "torch.compile, CUDA graph"
+PEERS = {
+    "cem_sample": PYTORCH,
+    "rollout": GRAPHS,
+    "attention": (*PYTORCH, "torch SDPA", "torch FlexAttention"),
+    "goal_cost": PYTORCH,
+    "cem_update": PYTORCH,
+    "plan": GRAPHS,
+    "adaln": PYTORCH,
+    "gated_residual": PYTORCH,
+}
+FLOAT32 = "cem_sample", "goal_cost", "cem_update"  # in no other dtype
+TRAINING = "adaln", "gated_residual"  # of one size, a batch
 
 
 class Static(NamedTuple):
@@ -79,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def page() -> str:
-    """The page's text."""
+    """The page's text. Raises ImportError without Triton, whose kernels are counted and compiled."""
+    from bench.gpu import choices, launches
+
     times = measured(FOLDER)
     code = static()
     with launches.nowhere():
@@ -98,6 +120,8 @@ def page() -> str:
         *_launches(theirs, ours),
         "\n## One solve\n",
         *_solves(iterations, weights, times),
+        "\n## Beside PyTorch\n",
+        *_peers(beside(FOLDER)),
     ]
     for size, started in iterations.items():
         parts += [f"\n## Kernels, B = {size.B}\n", OF_AN_ITERATION, *_kernels(size, started, code, times)]
@@ -109,7 +133,7 @@ def page() -> str:
     return "\n".join([*parts, "", *choices.lines()]) + "\n"
 
 
-def _launches(theirs: launches.Launches, ours: launches.Launches) -> Iterator[str]:
+def _launches(theirs: Launches, ours: Launches) -> Iterator[str]:
     yield "The number does not depend on B or on the number of candidates."
     yield ""
     yield "| | fastwm's kernels | PyTorch's operations | calls of the host |"
@@ -140,7 +164,7 @@ def _solves(iterations: dict[Size, list[Started]], weights: int, times: dict) ->
 
 def _kernels(size: Size, started: list[Started], code: dict[str, Static], times: dict) -> Iterator[str]:
     cards = " | ".join(f"floor {card.name}, µs" for card in CARDS)
-    yield f"| kernel | launches | GFLOP | MB | GFLOP | {cards} | registers | occupancy | measured, µs |"
+    yield f"| kernel | launches | GFLOP, all | MB, one | GFLOP, one | {cards} | registers | occupancy | measured, µs |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for name, all_of_it in total(started).items():
         heaviest = max(one.work for one in started if one.name == name)
@@ -151,6 +175,32 @@ def _kernels(size: Size, started: list[Started], code: dict[str, Static], times:
             f"| {name} | {all_of_it.launches} | {all_of_it.operations / 1e9:.2f} | {heaviest.bytes / 1e6:.2f} | "
             f"{heaviest.operations / 1e9:.2f} | {floors} | {used.registers} | {used.occupancy} | {_shown(found, 1e3)} |"
         )
+
+
+def _peers(found: dict[tuple[str, int, str], str]) -> Iterator[str]:
+    engines = list(dict.fromkeys(engine for ways in PEERS.values() for engine in ways))
+    yield "Median milliseconds of a call: of `plan` as its caller sees it, of all others from a cold L2; of adaln and"
+    yield f"gated_residual forward and backward, of a batch of {CLIPS} clips. A dash: there is no such way."
+    yield ""
+    yield f"| kernel | dtype | B | {' | '.join(engines)} |"
+    yield f"|---|---|---|{'---|' * len(engines)}"
+    for kernel, ways in PEERS.items():
+        dtype = "float32" if kernel in FLOAT32 else DTYPE
+        for B in [CLIPS] if kernel in TRAINING else [size.B for size in SIZES]:
+            cells = (found.get((kernel, B, engine), "") if engine in ways else "–" for engine in engines)
+            yield f"| {kernel} | {dtype} | {B} | {' | '.join(cells)} |"
+
+
+def beside(folder: Path) -> dict[tuple[str, int, str], str]:
+    """By kernel, B and engine the cell of the table of peers: milliseconds, or why there are none."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        for line in read(path)["results"]:
+            if line["dtype"] == ("float32" if line["kernel"] in FLOAT32 else DTYPE):
+                refused = "failed" if "failure" in line else "disagrees"
+                cell = f"{line['milliseconds']['median']:.4g}" if "milliseconds" in line else refused
+                found[line["kernel"], line["B"], line["engine"]] = cell
+    return found
 
 
 def floor(work: Work, card: Card) -> float:
@@ -209,4 +259,8 @@ def _range(values: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ImportError as error:
+        print(f"{error}; `make test-gpu` sets up an environment that has it", file=sys.stderr)
+        sys.exit(2)

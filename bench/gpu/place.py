@@ -69,9 +69,7 @@ def at(*, rehearse: bool, compiled: bool = True) -> Iterator[Place]:
 
         device = devices.default_device()
         if device.type == "cpu" and not rehearse:
-            raise RuntimeError(
-                "fastwm._cuda is emulated here, expected a GPU; --rehearse runs the benchmarks without one"
-            )
+            raise RuntimeError("fastwm._cuda is emulated here, expected a GPU")
         stack.enter_context(devices.on(device))
         stack.enter_context(torch.inference_mode())
         yield Place(device, rehearse, compiled)

@@ -1,6 +1,7 @@
 """Measures every kernel and the whole plan on this machine's GPU, beside PyTorch, and writes bench/results/gpu/<stem>.json.
 
-A way that does not compute what it should is given no time. A rehearsal writes nothing.
+Every way is first compared with the reference; one that does not compute what it should is given no time. A rehearsal writes
+nothing. `python -m bench.gpu.page` makes a page of the results.
 """
 
 from __future__ import annotations
@@ -57,7 +58,19 @@ def main(
                 if not rehearse:
                     save(folder / f"{stem}.json", {"machine": machine, "results": lines})
             found += lines
+        print(f"\n{_last_line(found, folder, rehearse)}")
     return found
+
+
+def _last_line(lines: list[dict], folder: Path, rehearsal: bool) -> str:
+    stems = len({line["kernel"].split()[0] for line in lines})
+    agree = sum(line["passed"] for line in lines)
+    refused = f", {len(lines) - agree} refused" if agree < len(lines) else ""
+    if rehearsal:
+        return f"{stems} stems, {agree} ways rehearsed{refused}, nothing written"
+    return (
+        f"{stems} stems, {agree} ways measured{refused}, written to {folder}; now: python -m bench.gpu.page"
+    )
 
 
 def _lines(stem: str, here: Place, peaks: dict[str, float], repeats: int) -> Iterator[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from bench.gpu.kernels import Case  # noqa: E402
 from bench.gpu.place import Place, Size  # noqa: E402
 from bench.operations import count_operations  # noqa: E402
 from bench.record import save  # noqa: E402
+from bench.run import GPU_STEMS  # noqa: E402
 from fastwm import ops  # noqa: E402
 
 
@@ -50,15 +52,20 @@ def test_the_rehearsal_runs_everything_and_writes_nothing() -> None:
         assert any(line.startswith("attention ") and f" {engine} " in line for line in lines), engine
     for kernel in ("tokens", "dense", "qkv", "attend", "mlp", "head"):
         assert any(line.startswith(f"rollout {kernel} ") for line in lines), kernel
+    for kernel, engines in page.PEERS.items():
+        ways = [line.partition(" B 2 ")[2].split() for line in lines if line[:18].strip() == kernel]
+        assert {" ".join(way[:-2]) for way in ways} == set(engines), kernel
     assert " ms " not in ended.stdout
+    assert ended.stdout.splitlines()[-1] == f"8 stems, {len(lines)} ways rehearsed, nothing written"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_ends_with_one_line() -> None:
     ended = bench()
     assert ended.returncode == 2
-    assert ended.stderr.splitlines()[-1].startswith("run.py: error: ")
-    assert "CUDA" in ended.stderr.splitlines()[-1]
+    (line,) = ended.stderr.splitlines()
+    assert "CUDA" in line or "finds no GPU" in line
+    assert line.endswith("; --rehearse runs everything without a GPU")
 
 
 def test_an_unknown_kernel_is_named() -> None:
@@ -237,6 +244,32 @@ def test_a_time_that_nobody_measured_is_an_empty_cell(tmp_path: Path) -> None:
     kernels = list(page._kernels(Size(1), started, {}, page.measured(tmp_path)))
     assert kernels[-1].endswith("|  |  | 2.5 (A card) |")
     assert page.measured(tmp_path / "nowhere") == {}
+
+
+def test_the_table_of_peers_says_what_was_measured(tmp_path: Path) -> None:
+    assert set(page.PEERS) == set(run.CASES) == set(GPU_STEMS)
+    line = {"kernel": "adaln", "B": page.CLIPS, "dtype": "bfloat16"}
+    lines = [
+        line | {"engine": "fastwm", "milliseconds": {"median": 0.01234}},
+        line | {"engine": "fastwm", "dtype": "float32", "milliseconds": {"median": 7.0}},
+        line | {"engine": "torch eager"},
+        line | {"engine": "torch.compile", "failure": "RuntimeError: no memory"},
+    ]
+    save(tmp_path / "adaln.json", {"machine": {"gpu": "A card"}, "results": lines})
+    rows = list(page._peers(page.beside(tmp_path)))
+    (row,) = (row for row in rows if row.startswith("| adaln "))
+    assert row == "| adaln | bfloat16 | 128 | 0.01234 | disagrees | failed | – | – | – | – |"
+    (empty,) = (row for row in rows if row.startswith("| attention | bfloat16 | 50 "))
+    assert empty == "| attention | bfloat16 | 50 |  |  |  | – | – |  |  |"
+
+
+def test_the_page_without_triton_ends_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "triton.py").write_text("raise ImportError('there is no triton')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "bench.gpu.page", "--check"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=environment)
+    assert ended.returncode == 2
+    assert ended.stderr == "there is no triton; `make test-gpu` sets up an environment that has it\n"
 
 
 def test_a_floor_is_the_larger_of_two() -> None:
