@@ -50,6 +50,35 @@ def test_a_rung_without_tests_fails(rung: ladder.Rung) -> None:
     assert outcome.failures == ["some: pytest ended with 5, no tests"]
 
 
+def test_without_a_gpu_a_rung_for_it_is_left_out(rung: ladder.Rung, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "why_not_gpu", lambda: "there is none")
+    outcome = ladder.climb(rung._replace(device=True), [])
+    assert outcome.passed
+    assert outcome.left_out == "there is none"
+    assert ladder.summary([outcome])[0][""] == "no GPU"
+    asked = ladder.climb(rung._replace(device=True), [], asked=True)
+    assert not asked.passed
+    assert asked.failures == ["some: there is none"]
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_only_a_rung_for_it_sees_the_gpu(
+    device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "why_not_gpu", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    seen = "0" if device else ""
+    (tmp_path / "test_some.py").write_text(
+        "import os\n\ndef test_it():\n"
+        f"    assert os.environ['CUDA_VISIBLE_DEVICES'] == {seen!r}\n"
+        "    assert 'TRITON_INTERPRET' not in os.environ\n"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    made = ladder.Rung("some", "nothing", (str(tmp_path / "test_some.py"),), device=device)
+    assert ladder.climb(made, []).failures == []
+
+
 def test_the_page_has_every_table() -> None:
     machine = {"processor": "P", "cores": 2, "load": 0.1, "commit": "c", "torch": "t"}
     tables = {
@@ -68,3 +97,5 @@ def test_the_page_has_every_table() -> None:
     assert "| stem | fault | values | ttsem | address | thread |" in lines
     assert "| s | f | seen |  |  | - |" in lines
     assert "| a\\|b | 32 |  |" in lines
+    assert lines.count("</details>") == 2
+    assert any("empty: it was not asked to see it" in line for line in lines)
