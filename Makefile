@@ -95,11 +95,11 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	@touch $@
 
 # nvcc comes from pip where PATH has none.
-$(VENV)/gpu: $(VENV)/installed
-	command -v nvcc >/dev/null || $(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[cuda-build]'
+$(VENV)/gpu: $(VENV)/torch $(SOURCES)
+	command -v nvcc >/dev/null || FASTWM_CUDA=OFF $(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[cuda-build]'
 	FASTWM_CUDA=ON $(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,gpu-test]'
 	$(BIN)/python $(PIP_INSTALL) --no-deps --ignore-requires-python $(TTSEM)
-	@touch $@
+	@touch $(VENV)/installed $@
 
 $(VENV)/linters: $(VENV)/installed
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,lint]'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import specs
 import torch
@@ -55,10 +57,22 @@ def test_an_error_in_one_part_is_raised(engine) -> None:
 
 def test_what_does_not_fit_is_refused(engine) -> None:
     other = fastwm.compile(specs.imported(specs.transformer(0, E=20)), backend="cpu", dtype="float32")
+    sizes = {"E": 16, "A": 2, "H": 1, "D": 16, "M": 32}
+    weights, deeper = (
+        fastwm.compile(specs.imported(specs.transformer(seed, L=L, **sizes)), backend="cpu", dtype="float32")
+        for seed, L in ((1, 1), (0, 2))
+    )
+    again = fastwm.compile(specs.imported(copy.deepcopy(SPEC)), backend="cpu", dtype="float32")
+    assert len(Replicas([engine, again]).engines) == 2
     for engines, message in (
         ([], "engines is empty"),
         ([engine, object()], r"engines\[1\] is object, expected a fastwm.Engine"),
         ([engine, other], r"engines\[1\] has embed_dim 20, expected 16"),
+        (
+            [engine, engine, weights],
+            r"engines\[2\] has another predictor or other weights, expected those of",
+        ),
+        ([engine, deeper], r"engines\[1\] has another predictor or other weights"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             Replicas(engines)

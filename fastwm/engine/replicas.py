@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ class Replicas:
                 engines.append(fastwm.compile(model, backend="cuda"))
         planner = fastwm.Planner(fastwm.Replicas(engines), fastwm.CEM(), 5)
 
-    Raises TypeError or ValueError for engines that are not of one backend, dtype and size. That they are of one model, weights
-    and all, is the caller's to know.
+    Raises TypeError or ValueError for engines that are not of one backend, dtype and predictor, weights and all. Encoders are
+    not compared, as the first one's alone is used.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
@@ -42,6 +44,10 @@ class Replicas:
                     raise ValueError(
                         f"engines[{place}] has {name} {found}, expected {expected} as engines[0]"
                     )
+            if not _same(engine.spec, first.spec):
+                raise ValueError(
+                    f"engines[{place}] has another predictor or other weights, expected those of engines[0]"
+                )
         self.embed_dim, self.action_dim, self.window = first.embed_dim, first.action_dim, first.window
         self.action_mean, self.action_std = first.action_mean, first.action_std
         self.threads, self.action_block = first.threads, first.action_block
@@ -73,3 +79,20 @@ class Replicas:
 
     def __repr__(self) -> str:
         return f"Replicas({list(self.engines)})"
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values, of dataclasses, sequences and tensors, are equal to the bit."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return one.dtype == other.dtype and torch.equal(one.cpu(), other.cpu())
+    if dataclasses.is_dataclass(one):
+        return all(
+            _same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one)
+        )
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
