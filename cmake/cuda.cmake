@@ -4,6 +4,7 @@
 # the nvcc on PATH, or the one that pip's wheels bring (pyproject.toml, extra cuda-build), in this order.
 set(FASTWM_CUDA AUTO CACHE STRING "fastwm._cuda: AUTO, ON or OFF")
 # sm_90a and sm_100 have instructions of their own; 120 alone is kept as PTX too, for what comes after it.
+# Machine code runs on its whole generation (80: 8.x, 100: 10.x; 90a: 9.0 alone). Nothing is for 11.0, Jetson Thor.
 set(FASTWM_CUDA_ARCHITECTURES "80-real;90a-real;100-real;120" CACHE STRING "as CMAKE_CUDA_ARCHITECTURES")
 set(FASTWM_CUDA_OLDEST 12.8) # the first nvcc that knows sm_100 and sm_120
 

@@ -257,6 +257,24 @@ def test_info_of_a_build_without_the_module(monkeypatch: pytest.MonkeyPatch) -> 
     assert "gpus" not in found
 
 
+def test_sources_that_hide_an_installed_package_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("_cpu", "_cuda"):
+        monkeypatch.delattr(fastwm, name, raising=False)
+        monkeypatch.setitem(sys.modules, f"fastwm.{name}", None)
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    for module in (backend.cpu_module, backend.cuda_module):
+        monkeypatch.setattr(fastwm, "__file__", str(tmp_path / "fastwm" / "__init__.py"))
+        with pytest.raises(ImportError, match="fastwm was installed without its") as plain:
+            module()
+        assert "sources" not in str(plain.value)
+        (tmp_path / "CMakeLists.txt").touch()
+        with pytest.raises(ImportError, match=r"you import the sources in .*, not an installed package"):
+            module()
+        (tmp_path / "CMakeLists.txt").unlink()
+
+
 def test_a_module_that_does_not_load_is_not_called_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -26,8 +26,8 @@ def cpu_module() -> Any:
         from fastwm import _cpu
     except ImportError as error:
         raise ImportError(
-            f"{_home()} without its compiled module fastwm._cpu; reinstall it with `pip install .` "
-            "(needs a C++17 compiler), or use backend='torch'"
+            "fastwm was installed without its compiled module fastwm._cpu; reinstall it with `pip install .` "
+            f"(needs a C++17 compiler), or use backend='torch'{_sources()}"
         ) from error
     return _cpu
 
@@ -40,20 +40,23 @@ def cuda_module() -> Any:
         if importlib.util.find_spec("fastwm._cuda") is not None:
             raise ImportError(f"fastwm._cuda is there and does not load: {error}") from error
         raise ImportError(
-            f"{_home()} without its CUDA module fastwm._cuda; `FASTWM_CUDA=ON pip install .` builds it, with the nvcc "
-            "on PATH or one that it fetches for the build"
+            "fastwm was installed without its CUDA module fastwm._cuda; `FASTWM_CUDA=ON pip install .` builds it, with the "
+            f"nvcc on PATH, else with one that it fetches for the build{_sources()}"
         ) from error
     return _cuda
 
 
-def _home() -> str:
-    """fastwm was installed …, or where else it was imported from: a folder of sources hides an installed package."""
+def _sources() -> str:
+    """What else to know where fastwm comes from a folder of sources, which hides an installed package; else nothing."""
     import fastwm
 
     sources = Path(fastwm.__file__).parents[1]
-    if (sources / "CMakeLists.txt").is_file():
-        return f"fastwm was imported from its sources in {sources}"
-    return "fastwm was installed"
+    if not (sources / "CMakeLists.txt").is_file():
+        return ""
+    return (
+        f"; you import the sources in {sources}, not an installed package: start Python in another folder, or install with "
+        "`pip install --editable .`"
+    )
 
 
 def isas() -> list[str]:

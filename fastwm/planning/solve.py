@@ -2,8 +2,10 @@
 
 A search without a deadline is one graph, captured once per shape and started again with other numbers: nothing waits for the
 GPU until the plan is read. With a deadline or an end on convergence the evaluation of an iteration's candidates is one graph,
-and the host looks in between. With a function of the user's, gradients or a callback nothing is captured: the same kernels are
-started one by one. `Found.graph` says which it was: "search", "iteration" or "none".
+and the host looks in between. With a function that a graph may not hold (`Cost.foreign`: Reward, Value, Constraint,
+TemporalDistance, a probe's GoalDistance, a function as the cost), gradients, a cost that changes during the search or a
+callback nothing is captured: the same kernels are started one by one. `Found.graph` says which it was: "search", "iteration"
+or "none".
 """
 
 from __future__ import annotations
