@@ -26,7 +26,7 @@ LADDER_ARGS ?=
 help:
 	@echo 'make demo        train a world model from pixels, plan with it, write runs/demo/report.html'
 	@echo 'make test        all tests but the peers and the GPU (PYTEST_ARGS="-k rollout" for some)'
-	@echo 'make test-gpu    the kernels of the GPU, proven without one (LADDER_ARGS="--rung interpreter" for some; 1 GB)'
+	@echo 'make test-gpu    the kernels of the GPU, proven without one (LADDER_ARGS="--rung device" on a GPU; 1 GB)'
 	@echo 'make test-peers  parity with stable-worldmodel, in an environment of its own (gigabytes)'
 	@echo 'make test-wheel  build a wheel, install it in a clean environment without a compiler, run it'
 	@echo 'make lint        ruff, mypy, clang-format; `make format` rewrites'
