@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from fastwm.models.fields import check_sizes, from_fields
+
 CONFIG_VERSION = 1
 
 _PRESETS: dict[str, dict[str, Any]] = {
@@ -66,10 +68,7 @@ class WorldModelConfig:
     def __post_init__(self) -> None:
         if self.version != CONFIG_VERSION:
             raise ValueError(f"version is {self.version!r}; this fastwm reads version {CONFIG_VERSION}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{field.name} is {value!r}; expected an integer of at least 1")
+        check_sizes(self)
         if not isinstance(self.residual, bool):
             raise ValueError(f"residual is {self.residual!r}; expected true or false")
         if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
@@ -99,12 +98,7 @@ class WorldModelConfig:
         version = values.get("version", CONFIG_VERSION)
         if version != CONFIG_VERSION:
             raise ValueError(f"version is {version!r}; this fastwm reads version {CONFIG_VERSION}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - names):
-            raise ValueError(f"unknown configuration fields {unknown}; known are {sorted(names)}")
-        if "action_dim" not in values:
-            raise ValueError("configuration field 'action_dim' is missing")
-        return cls(**values)
+        return from_fields(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fastwm.models.fields import check_sizes, from_fields
 from fastwm.models.positions import Grid, rotary_angles
 from fastwm.models.vit import POSITIONS, Block, Position, add_positions, check_places, initialise
 
@@ -29,10 +30,7 @@ class MaskPredictorConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{field.name} is {value!r}; expected an integer of at least 1")
+        check_sizes(self)
         object.__setattr__(self, "grid", tuple(self.grid))  # a list, where it comes from JSON
         if len(self.grid) != 3 or not all(isinstance(n, int) and n >= 1 for n in self.grid):
             raise ValueError(f"grid is {self.grid!r}; expected tokens in time, rows and columns")
@@ -44,10 +42,7 @@ class MaskPredictorConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MaskPredictorConfig:
         """The inverse of `dataclasses.asdict`; ValueError for unknown fields."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - names):
-            raise ValueError(f"unknown configuration fields {unknown}; known are {sorted(names)}")
-        return cls(**values)
+        return from_fields(cls, values)
 
 
 class MaskPredictor(nn.Module):

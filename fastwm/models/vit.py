@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fastwm.models.fields import check_sizes, from_fields
 from fastwm.models.positions import Grid, rotary_angles, rotate, sincos_table
 
 Position = Literal["sincos", "learned", "rope"]
@@ -53,10 +54,7 @@ class ViTConfig:
     norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{field.name} is {value!r}; expected an integer of at least 1")
+        check_sizes(self)
         for name, divisor in (("image_size", "patch_size"), ("frames", "tubelet"), ("width", "heads")):
             value, by = getattr(self, name), getattr(self, divisor)
             if value % by:
@@ -93,10 +91,7 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
         """The inverse of `dataclasses.asdict`; ValueError for unknown fields."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - names):
-            raise ValueError(f"unknown configuration fields {unknown}; known are {sorted(names)}")
-        return cls(**values)
+        return from_fields(cls, values)
 
 
 class ViT(nn.Module):

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from fastwm.models.fields import check_sizes, from_fields
+
 WAM_VERSION = 1
 
 
@@ -46,10 +48,7 @@ class LatentWAMConfig:
     def __post_init__(self) -> None:
         if self.version != WAM_VERSION:
             raise ValueError(f"version is {self.version!r}; this fastwm reads version {WAM_VERSION}")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{field.name} is {value!r}; expected an integer of at least 1")
+        check_sizes(self)
         if self.action_head not in ("flow", "mixture"):
             raise ValueError(f"action_head is {self.action_head!r}; expected 'flow' or 'mixture'")
         if self.image_size % 16:
@@ -62,12 +61,7 @@ class LatentWAMConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LatentWAMConfig:
         """The inverse of `to_dict`; ValueError for unknown or missing fields and for another version."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - names):
-            raise ValueError(f"unknown configuration fields {unknown}; known are {sorted(names)}")
-        if "action_dim" not in values:
-            raise ValueError("configuration field 'action_dim' is missing")
-        return cls(**values)
+        return from_fields(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
