@@ -64,7 +64,7 @@ def test_each_ridge_is_the_one_of_the_world_models_probe(number: int) -> None:
     rng = np.random.default_rng(0)
     features = torch.as_tensor(rng.standard_normal((80, 7)) * np.arange(1, 8))
     states = rng.standard_normal((80, 3)) + features[:, :3].numpy()
-    found = collapse._r2(collapse._ridges(features[:50], states[:50])[number](features[50:]), states[50:])
+    found = collapse.r2(collapse._ridges(features[:50], states[:50])[number](features[50:]), states[50:])
     truth = linear_probe_r2(
         features[:50], states[:50], features[50:], states[50:], ridge=collapse.RIDGES[number]
     )

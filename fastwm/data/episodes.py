@@ -115,6 +115,11 @@ class Episodes:
         return int(self.lengths.sum())
 
     @property
+    def decodes(self) -> bool:
+        """Whether a batch's frames are decoded when it is made."""
+        return self._reader.decodes and PIXELS not in self._columns
+
+    @property
     def has_actions(self) -> bool:
         """Whether there are actions."""
         return "action" in self._shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ Batch = TypeVar("Batch")
 
 def prefetch(
     load: Callable[[Item], Batch], items: Iterable[Item], *, workers: int = 1, ahead: int = 2
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """`load(item)` for each of `items`, in their order, made by `workers` threads up to `ahead` items early.
 
     Threads are enough: FFmpeg, Pillow, h5py and numpy's copies let go of Python's lock while they work. With
@@ -29,7 +29,7 @@ def prefetch(
 
 def _prefetch(
     load: Callable[[Item], Batch], items: Iterable[Item], workers: int, ahead: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     if workers == 0:
         yield from map(load, items)
         return

@@ -36,18 +36,15 @@ class FrozenWorldModel(WorldModel):
             )
         super().__init__(config)
         self.encoder = encoder.eval().requires_grad_(False)
-        self.projector = nn.Identity()  # type: ignore[assignment]
+        self.projector = nn.Identity()
         self.register_buffer("latent_mean", torch.zeros(config.embed_dim))
         self.register_buffer("latent_scale", torch.ones(()))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """pixels uint8 [..., size, size, 3] of the data's size, which the trunk's need not be -> latents [..., E]"""
-        size = self.config.image_size
-        if pixels.dtype != torch.uint8:
-            raise TypeError(f"pixels has dtype {pixels.dtype}; expected torch.uint8")
-        if pixels.shape[-3:] != (size, size, 3):
-            raise ValueError(f"pixels has shape {list(pixels.shape)}; expected [..., {size}, {size}, 3]")
-        return self.standardise(self.encoder.encode(resize(pixels, self.encoder.config.image_size)))
+        return self.standardise(
+            self.encoder.encode(resize(self.check_pixels(pixels), self.encoder.config.image_size))
+        )
 
     def standardise(self, latents: torch.Tensor) -> torch.Tensor:
         """The encoder's latents [..., E] as this model has them."""

@@ -13,10 +13,11 @@ from fastwm.models.calibration import LATENTS, PAST_ACTIONS, Calibration
 from fastwm.models.config import WorldModelConfig
 from fastwm.models.encoder import PatchConvEncoder, ViTEncoder
 from fastwm.models.heads import Projector
+from fastwm.models.pixel_model import PixelModel
 from fastwm.models.predictor import AdaLNPredictor, MLPPredictor
 
 
-class WorldModel(nn.Module):
+class WorldModel(PixelModel):
     """A joint-embedding predictive world model (LeWM, arXiv:2603.19312).
 
     Actions are in environment units; `action_mean` and `action_std`, saved with the model, normalise them.
@@ -25,8 +26,7 @@ class WorldModel(nn.Module):
     A numbers in one action block.
     """
 
-    action_mean: torch.Tensor  # [A]
-    action_std: torch.Tensor  # [A]
+    config: WorldModelConfig
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
@@ -69,27 +69,9 @@ class WorldModel(nn.Module):
         self.register_buffer("action_mean", torch.zeros(config.action_dim))
         self.register_buffer("action_std", torch.ones(config.action_dim))
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """pixels uint8 [..., size, size, 3] -> latents [..., E]"""
-        size = self.config.image_size
-        if pixels.dtype != torch.uint8:
-            raise TypeError(f"pixels has dtype {pixels.dtype}; expected torch.uint8")
-        if pixels.shape[-3:] != (size, size, 3):
-            raise ValueError(f"pixels has shape {list(pixels.shape)}; expected [..., {size}, {size}, 3]")
-        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # channels_last without a copy
-        kind, dtype = pixels.device.type, self.action_mean.dtype
-        if torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-        images = images.to(dtype).sub_(127.5).div_(127.5)  # the first step is exact in bfloat16, too
-        latents = self.projector(self.encoder(images)).to(self.action_mean.dtype)
-        return latents.view(*pixels.shape[:-3], self.config.embed_dim)
-
     def embed_actions(self, actions: torch.Tensor) -> torch.Tensor:
         """actions [..., A] in environment units -> [..., E]"""
-        if actions.shape[-1:] != (self.config.action_dim,):
-            expected = f"[..., {self.config.action_dim}]"
-            raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected}")
-        return self.action_encoder((actions - self.action_mean) / self.action_std)
+        return self.action_encoder(self.normalise(actions))
 
     def predict(self, latents: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """latents [B, T, E], actions [B, T, A] -> latents one block later [B, T, E]; causal, T <= window"""
@@ -137,16 +119,6 @@ class WorldModel(nn.Module):
             predicted = self._predict(torch.stack(latents[first:], dim=1), conditions[:, first:last])
             latents.append(predicted[:, -1])
         return torch.stack(latents[frames:], dim=1).view(batch, candidates, horizon, embed_dim)
-
-    def set_action_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        """mean [A], std [A] of the training actions, in environment units; a constant action gets std 1."""
-        for name, value in (("mean", mean), ("std", std)):
-            if value.shape != self.action_mean.shape:
-                raise ValueError(f"{name} has shape {list(value.shape)}; expected [{self.config.action_dim}]")
-            if not torch.isfinite(value).all():
-                raise ValueError(f"{name} is not finite: {value.tolist()}")
-        self.action_mean.copy_(mean)
-        self.action_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def save(self, directory: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
         """Write `config.json` and `model.safetensors` into `directory`, each atomically.

@@ -16,7 +16,7 @@ import torch
 from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViT
-from fastwm.training.health import effective_rank
+from fastwm.training.health import effective_rank, r2
 from fastwm.training.sampler import evenly_spaced
 
 PROBE_FRAMES = 1024
@@ -61,8 +61,8 @@ def probe_r2(
         fit, judged = _in_span(fit, judged)
     part = len(fit) * 4 // 5
     tried = _ridges(fit[:part], fit_states[:part])
-    scores = [_mean(_r2(predict(fit[part:]), fit_states[part:])) for predict in tried]
-    return _r2(_ridges(fit, fit_states)[int(np.argmax(scores))](judged), states)
+    scores = [_mean(r2(predict(fit[part:]), fit_states[part:])) for predict in tried]
+    return r2(_ridges(fit, fit_states)[int(np.argmax(scores))](judged), states)
 
 
 @torch.inference_mode()
@@ -146,14 +146,6 @@ def _ridges(x: torch.Tensor, y: np.ndarray) -> list[Callable[[torch.Tensor], tor
         return lambda features: (features.double() - x_mean) @ weights + y_mean
 
     return [predictor(ridge) for ridge in RIDGES]
-
-
-def _r2(predicted: torch.Tensor, states: np.ndarray) -> tuple[float, ...]:
-    """predicted [m, D], states [m, D] -> R^2 of each dimension; nan for one that does not vary"""
-    truth = torch.as_tensor(states).double()
-    residual = (truth - predicted).square().sum(dim=0).tolist()
-    total = (truth - truth.mean(dim=0)).square().sum(dim=0).tolist()
-    return tuple(1 - r / t if t > 0 else math.nan for r, t in zip(residual, total, strict=True))
 
 
 def _mean_or_none(scores: tuple[float, ...]) -> float | None:

@@ -113,8 +113,13 @@ def linear_probe_r2(
     gram = x.T @ x
     gram.diagonal().add_(ridge * gram.diagonal().mean() + torch.finfo(torch.float64).tiny)
     weights = torch.linalg.lstsq(gram, x.T @ y, driver="gelsd").solution
+    return r2(y_mean + (latents.double() - x_mean) @ weights, states)
+
+
+def r2(predicted: torch.Tensor, states: np.ndarray | torch.Tensor) -> tuple[float, ...]:
+    """predicted [M, D], states [M, D] -> R^2 of each dimension; nan for one that does not vary."""
     truth = torch.as_tensor(states).double()
-    residual = (truth - y_mean - (latents.double() - x_mean) @ weights).square().sum(dim=0)
+    residual = (truth - predicted).square().sum(dim=0)
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     return tuple(
         1 - r / t if t > 0 else math.nan for r, t in zip(residual.tolist(), total.tolist(), strict=True)

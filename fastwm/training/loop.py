@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -23,7 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from fastwm.data import Episodes
+from fastwm.data import Episodes, prefetch
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import RunConfig
 from fastwm.training.logs import RunLogs
@@ -136,12 +137,13 @@ def _run(
         module = stack.enter_context(here.joined(recipe))
         logs = stack.enter_context(_logs(run_path, recipe, config, done)) if here.first else None
         bar = stack.enter_context(tqdm(total=config.steps, initial=done, unit="step", disable=not progress))
-        for step in range(done + 1, config.steps + 1):
+        steps = range(done + 1, config.steps + 1)
+        load = functools.partial(_batches, recipe, training, windows, config, here)
+        # Where frames are decoded, the next batches are while this one trains.
+        loaded = stack.enter_context(closing(prefetch(load, steps, workers=1 if training.decodes else 0)))
+        for step, made in zip(steps, loaded, strict=True):
             torch.manual_seed(step_seed(seed=config.seed, step=step, rank=here.rank))
-            batches = [
-                {name: value.to(device) for name, value in batch.items()}
-                for batch in _batches(recipe, training, windows, step, config, here)
-            ]
+            batches = [{name: value.to(device) for name, value in batch.items()} for batch in made]
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate_at(step)
             recipe.train()
@@ -181,16 +183,18 @@ def _batches(
     recipe: Recipe,
     training: Episodes,
     windows: NDArray[np.int64],
-    step: int,
     config: RunConfig,
     here: Ranks,
-) -> Iterator[dict[str, torch.Tensor]]:
+    step: int,
+) -> list[dict[str, torch.Tensor]]:
     """This process's samples of a step's batch, in as many parts as are accumulated."""
     starts = batch_starts(windows, config.batch_size, seed=config.seed, step=step)
     draws = recipe.draws(draws_generator(seed=config.seed, step=step), config.batch_size)
-    for part in range(config.accumulate):
-        own = here.share(config.batch_size, part, config.accumulate)
-        yield recipe.batch(training, starts[own]) | {name: drawn[own] for name, drawn in draws.items()}
+    shares = [here.share(config.batch_size, part, config.accumulate) for part in range(config.accumulate)]
+    return [
+        recipe.batch(training, starts[own]) | {name: drawn[own] for name, drawn in draws.items()}
+        for own in shares
+    ]
 
 
 def train_step(

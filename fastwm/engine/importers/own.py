@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,19 +12,34 @@ from torch import nn
 
 from fastwm.engine.engine import Imported
 from fastwm.engine.importers import parts, verify
-from fastwm.engine.spec import Dense, Layer, PredictorSpec, fold_input_affine, fold_linear
+from fastwm.engine.spec import Dense, PredictorSpec, fold_linear
 from fastwm.models import AdaLNPredictor, MLPPredictor, WorldModel
 
 
 def import_world_model(model: WorldModel) -> Imported:
     """A copy of the model's encoder, and its predictor as data."""
+    imported = import_pixel_model(model, predictor_spec)
+    if model.calibration is None:
+        return imported
+    spec = imported.spec
+    return dataclasses.replace(
+        imported,
+        calibration=model.calibration.check(
+            window=spec.window, embed_dim=spec.embed_dim, action_dim=spec.action_dim
+        ),
+    )
+
+
+def import_pixel_model(model: Any, predictor_spec: Callable[[Any], PredictorSpec]) -> Imported:
+    """A copy of a model of ours, its predictor as data, compared with the model's own predictions."""
     verify.finite(model)
     if not (model.action_std > 0).all():
         raise ValueError(f"action_std is {model.action_std.tolist()}, expected numbers above 0")
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     spec = predictor_spec(frozen)
     exact = copy.deepcopy(frozen).to("cpu", torch.float32)
-    verify.same(spec, lambda z, a: exact.predict(z, a)[:, -1], "WorldModel")
+    name = type(model).__name__
+    verify.same(spec, lambda z, a: exact.predict(z, a)[:, -1], name)
     size = model.config.image_size
     return Imported(
         spec=spec,
@@ -30,25 +47,15 @@ def import_world_model(model: WorldModel) -> Imported:
         observation=((size, size, 3), torch.uint8),
         action_mean=parts.weight(model.action_mean),
         action_std=parts.weight(model.action_std),
-        family="fastwm.WorldModel",
+        family=f"fastwm.{name}",
         action_block=model.config.action_block,
-        calibration=frozen.calibration
-        and frozen.calibration.check(
-            window=spec.window, embed_dim=spec.embed_dim, action_dim=spec.action_dim
-        ),
     )
 
 
 def predictor_spec(model: WorldModel) -> PredictorSpec:
     """The predictor of a WorldModel as data, its action normalisation folded into the first Linear."""
     config = model.config
-    first, activation, second = model.action_encoder
-    parts.expect(activation, nn.SiLU, "action_encoder[1]")
-    mean, std = model.action_mean.double().cpu(), model.action_std.double().cpu()
-    action = [
-        fold_input_affine(parts.dense(first, "silu"), 1 / std, -mean / std),
-        parts.dense(second),
-    ]
+    action = parts.action_encoder(model, model.action_encoder)
     predictor: Any = model.predictor
     pred_proj: Any = model.pred_proj
     head: list[Dense]
@@ -85,17 +92,6 @@ def predictor_spec(model: WorldModel) -> PredictorSpec:
         head_dim=config.head_dim,
         position=parts.weight(predictor.position),
         input=None if isinstance(predictor.input_proj, nn.Identity) else parts.dense(predictor.input_proj),
-        layers=[
-            Layer(
-                modulation=parts.dense(block.modulation[1]),
-                attention_norm=parts.layer_norm(block.attention.norm),
-                qkv=parts.dense(block.attention.qkv),
-                out=parts.dense(block.attention.out),
-                mlp_norm=parts.layer_norm(block.mlp.norm),
-                fc1=parts.dense(block.mlp.fc1, "gelu"),
-                fc2=parts.dense(block.mlp.fc2),
-            )
-            for block in predictor.blocks
-        ],
+        layers=[parts.adaln_layer(block) for block in predictor.blocks],
         norm=parts.layer_norm(predictor.norm),
     ).validate()

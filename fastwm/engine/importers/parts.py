@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fastwm.engine.spec import Dense, fold_batch_norm
+from fastwm.engine.spec import Dense, Layer, fold_batch_norm, fold_input_affine
+from fastwm.models.pixel_model import PixelModel
 
 
 def expect(module: nn.Module, kind: type | tuple[type, ...], name: str) -> None:
@@ -54,3 +55,24 @@ def layer_norm(module: nn.Module, name: str = "norm", eps: float = 1e-5) -> tupl
     gain = torch.ones(size, dtype=torch.float32) if module.weight is None else weight(module.weight)
     bias = torch.zeros(size, dtype=torch.float32) if module.bias is None else weight(module.bias)
     return gain, bias
+
+
+def action_encoder(model: PixelModel, encoder: Any) -> list[Dense]:
+    """Linear, SiLU, Linear of actions in environment units: their normalisation is folded into the first."""
+    first, activation, second = encoder
+    expect(activation, nn.SiLU, "action_encoder[1]")
+    mean, std = model.action_mean.double().cpu(), model.action_std.double().cpu()
+    return [fold_input_affine(dense(first, "silu"), 1 / std, -mean / std), dense(second)]
+
+
+def adaln_layer(block: Any) -> Layer:
+    """A block of fastwm.models.predictor, or one with its parts."""
+    return Layer(
+        modulation=dense(block.modulation[1]),
+        attention_norm=layer_norm(block.attention.norm),
+        qkv=dense(block.attention.qkv),
+        out=dense(block.attention.out),
+        mlp_norm=layer_norm(block.mlp.norm),
+        fc1=dense(block.mlp.fc1, "gelu"),
+        fc2=dense(block.mlp.fc2),
+    )

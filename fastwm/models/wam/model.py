@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from fastwm.models import storage
 from fastwm.models.encoder import PatchConvEncoder
 from fastwm.models.heads import Projector
+from fastwm.models.pixel_model import PixelModel
 from fastwm.models.wam import heads
 from fastwm.models.wam.config import LatentWAMConfig
 from fastwm.models.wam.trunk import Memory, Stream, banded, join, latest, share
@@ -34,15 +35,14 @@ from fastwm.models.wam.trunk import Memory, Stream, banded, join, latest, share
 FORMAT = "fastwm.latent_wam"
 
 
-class LatentWAM(nn.Module):
+class LatentWAM(PixelModel):
     """A world model and a policy with one set of weights. Public methods take and give actions in environment units.
 
     Letters: B environments, n proposals, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in
     one action block, W width.
     """
 
-    action_mean: Tensor  # [A]
-    action_std: Tensor  # [A]
+    config: LatentWAMConfig
 
     def __init__(self, config: LatentWAMConfig) -> None:
         super().__init__()
@@ -78,43 +78,9 @@ class LatentWAM(nn.Module):
         self.register_buffer("action_mean", torch.zeros(A))
         self.register_buffer("action_std", torch.ones(A))
 
-    # ---- latents and units ----
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """pixels uint8 [..., size, size, 3] -> latents [..., E]"""
-        size = self.config.image_size
-        if pixels.dtype != torch.uint8:
-            raise TypeError(f"pixels has dtype {pixels.dtype}; expected torch.uint8")
-        if pixels.shape[-3:] != (size, size, 3):
-            raise ValueError(f"pixels has shape {list(pixels.shape)}; expected [..., {size}, {size}, 3]")
-        images = pixels.reshape(-1, size, size, 3).permute(0, 3, 1, 2)  # channels_last without a copy
-        kind = pixels.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.action_mean.dtype
-        images = images.to(dtype).sub_(127.5).div_(127.5)
-        latents = self.projector(self.encoder(images)).to(self.action_mean.dtype)
-        return latents.view(*pixels.shape[:-3], self.config.embed_dim)
-
-    def normalise(self, actions: Tensor) -> Tensor:
-        """actions [..., A] in environment units -> in standard deviations of the training actions"""
-        if actions.shape[-1:] != (self.config.action_dim,):
-            raise ValueError(
-                f"actions has shape {list(actions.shape)}; expected [..., {self.config.action_dim}]"
-            )
-        return (actions - self.action_mean) / self.action_std
-
     def denormalise(self, actions: Tensor) -> Tensor:
         """The inverse of `normalise`."""
         return actions * self.action_std + self.action_mean
-
-    def set_action_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """mean [A], std [A] of the training actions, in environment units; a constant action gets std 1."""
-        for name, value in (("mean", mean), ("std", std)):
-            if value.shape != self.action_mean.shape or not torch.isfinite(value).all():
-                raise ValueError(
-                    f"{name} is {value.tolist()}; expected {self.config.action_dim} finite numbers"
-                )
-        self.action_mean.copy_(mean)
-        self.action_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     # ---- the world ----
 
