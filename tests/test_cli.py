@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_data import write_dots
+from tiny_models import save_untrained
 
-from fastwm import cli, commands
+from fastwm import commands, train_flags
 from fastwm.cli import main
 from fastwm.engine.pack import DTYPES
-from fastwm.models import WorldModel, WorldModelConfig
+from fastwm.models import WorldModel
 
 SEARCH = ["--samples", "8", "--iterations", "2", "--horizon", "3", "--threads", "1"]
 COMMANDS = ("demo", "collect", "train", "plan", "eval", "bench", "info")
@@ -27,11 +28,7 @@ COMMANDS = ("demo", "collect", "train", "plan", "eval", "bench", "info")
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained model for the worlds' pictures."""
-    directory = tmp_path_factory.mktemp("model")
-    changes = {"encoder_width": 4, "embed_dim": 16, "width": 16, "projector_dim": 16, "mlp_dim": 16}
-    WorldModel(WorldModelConfig(action_dim=2, **changes)).save(directory)
-    return str(directory)
+    return save_untrained(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +68,7 @@ def test_every_field_of_the_configurations_has_a_flag() -> None:
     from fastwm.training.jobs import OBJECTIVES
 
     silent = {"version", "action_dim", "qkv_bias", "norm_eps"}
-    for part, meanings in (("model", cli.MODEL_HELP), ("run", cli.TRAIN_HELP)):
+    for part, meanings in (("model", train_flags.MODEL_HELP), ("run", train_flags.TRAIN_HELP)):
         configs = {type(getattr(known, part)) for known in OBJECTIVES.values()}
         assert (
             set(meanings)

@@ -10,6 +10,7 @@ import pytest
 import safetensors
 from test_cli import refused
 from tiny_data import write_dots
+from tiny_models import save_untrained
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -25,11 +26,7 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained model for the worlds' pictures."""
-    directory = tmp_path_factory.mktemp("model")
-    changes = {"encoder_width": 4, "embed_dim": 16, "width": 16, "projector_dim": 16, "mlp_dim": 16}
-    WorldModel(WorldModelConfig(action_dim=2, **changes)).save(directory)
-    return str(directory)
+    return save_untrained(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -46,3 +48,10 @@ MODELS = {
     "window 5": {"window": 5},
 }
 every_model = pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS.keys())
+
+
+def save_untrained(directory: Path) -> str:
+    """A small untrained model for the worlds' pictures, saved in `directory`."""
+    changes = {"encoder_width": 4, "embed_dim": 16, "width": 16, "projector_dim": 16, "mlp_dim": 16}
+    WorldModel(WorldModelConfig(action_dim=2, **changes)).save(directory)
+    return str(directory)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import fastwm
-from fastwm import cli, envs
+from fastwm import envs
 from fastwm.commands.shared import load, progress, say
 from fastwm.data import Episodes
 from fastwm.demo.settings import check_actions
@@ -19,6 +19,7 @@ from fastwm.engine.backend import check_threads
 from fastwm.evaluation import evaluate
 from fastwm.models import LatentWAM
 from fastwm.models.storage import CONFIG_FILE
+from fastwm.train_flags import given
 from fastwm.training import train_recipe
 from fastwm.training.ranks import launch, ranks
 from fastwm.training.recipes.world_model import WorldModelRecipe
@@ -37,8 +38,8 @@ def train(parsed: argparse.Namespace) -> None:
         _distill(parsed, episodes)
         return
     fields = {
-        "model": cli.given(parsed, {name: "" for name in _names(parsed.objective, "model")}),
-        "run": cli.given(parsed, {name: "" for name in _names(parsed.objective, "run")}),
+        "model": given(parsed, {name: "" for name in _names(parsed.objective, "model")}),
+        "run": given(parsed, {name: "" for name in _names(parsed.objective, "run")}),
     }
     if parsed.devices > 1 and not torch.distributed.is_torchelastic_launched():
         threads = [] if "threads" in parsed else ["--threads", str(-(-check_threads(None) // parsed.devices))]
@@ -97,14 +98,14 @@ def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
 
     fields = [field.name for field in dataclasses.fields(DistillConfig)]
     other = {*_names(parsed.objective, "model"), *_names(parsed.objective, "run")} - {*fields, "threads"}
-    for flag, given in (
+    for flag, refused in (
         ("--objective", parsed.objective != "world-model"),
         ("--resume", parsed.resume),
         ("--devices", parsed.devices > 1),
         ("--encoder-dir", parsed.encoder_dir is not None),
         *((f"--{name.replace('_', '-')}", name in parsed) for name in sorted(other)),
     ):
-        if given:
+        if refused:
             raise ValueError(
                 f"{flag} is of a run, and --distill is none: it teaches a policy that was trained"
             )
@@ -122,7 +123,7 @@ def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
         )
     world = envs.world(name)
     check_actions(model.config.action_dim / model.config.action_block, world)
-    config = DistillConfig(**cli.given(parsed, {field: "" for field in fields}))
+    config = DistillConfig(**given(parsed, {field: "" for field in fields}))
     torch.set_num_threads(check_threads(getattr(parsed, "threads", None)))
     engine = fastwm.compile(model, threads=getattr(parsed, "threads", None))
     planner = Planner.recommended(engine, low=float(world.action_low[0]), high=float(world.action_high[0]))
