@@ -15,6 +15,7 @@ import pytest
 import fastwm
 from fastwm import _cpu
 from fastwm.engine.backend import cuda_module
+from fastwm.engine.cuda.device import architectures
 
 
 def run(*arguments: str) -> str:
@@ -78,7 +79,7 @@ def test_the_command_says_what_runs() -> None:
     said = re.search(r"^cuda +(.+)$", printed, re.MULTILINE)
     assert said is not None
     try:
-        expected = f"built for {cuda_module().describe()['architectures']}"
+        expected = f"built for {architectures(cuda_module().describe()['architectures'])}"
     except ImportError as error:
         expected = str(error)
     assert said[1] == expected
