@@ -54,8 +54,10 @@ class Pictures:
     """Draws `model` at `size` (height, width) as `camera` sees it; `fast` changes `model`, see above.
 
     An OpenGL context belongs to one thread, so pictures are drawn by a thread of their own. RuntimeError where there is
-    no OpenGL.
+    no OpenGL: the first time MuJoCo says so, and from then on, for asked again it waits for ever.
     """
+
+    _refused: str | None = None  # what MuJoCo said
 
     def __init__(
         self, model: mujoco.MjModel, size: tuple[int, int], *, camera: int | str = -1, fast: bool = True
@@ -85,12 +87,16 @@ class Pictures:
 
         if self._fast:
             make_fast(self._model, *self._size)
-        try:
-            self._renderer = mujoco.Renderer(self._model, *self._size)
-        except (mujoco.FatalError, AttributeError, ImportError) as error:
-            raise RuntimeError(
-                f"MuJoCo cannot draw here ({error}); without a display set MUJOCO_GL=egl or osmesa before Python starts"
-            ) from error
+        if Pictures._refused is None:
+            try:
+                self._renderer = mujoco.Renderer(self._model, *self._size)
+                return
+            except (mujoco.FatalError, AttributeError, ImportError) as error:
+                Pictures._refused = str(error)
+        raise RuntimeError(
+            f"MuJoCo cannot draw here ({Pictures._refused}); without a display set MUJOCO_GL=egl or osmesa before Python "
+            "starts"
+        )
 
     def _draw(self, data: mujoco.MjData) -> NDArray[np.uint8]:
         self._renderer.update_scene(data, self._camera)
