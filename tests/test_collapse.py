@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViT, ViTConfig
 from fastwm.training import collapse
+from fastwm.training.collapse import Judged
 from fastwm.training.health import linear_probe_r2
 
 
@@ -71,42 +73,90 @@ def test_each_ridge_is_the_one_of_the_world_models_probe(number: int) -> None:
     np.testing.assert_allclose(found, truth, rtol=1e-9)
 
 
-def test_measures_of_encoders_that_know_all_or_nothing(tmp_path: Path) -> None:
-    training, validation = Episodes(write_dots(tmp_path / "dots.h5")).split(0.25)
-    grid = torch.arange(16.0)
+class Knowing(VisionEncoder):
+    """One token a clip: what `say` makes of its last picture."""
 
-    def centre(pixels: torch.Tensor) -> torch.Tensor:
-        light = pixels.float().mean(-1)
-        total = light.sum((1, 2))
-        return torch.stack([light.sum(1) @ grid / total, light.sum(2) @ grid / total], dim=1)
+    def __init__(self, say: Callable[[torch.Tensor], torch.Tensor], frames: int = 1) -> None:
+        sizes = ViTConfig(
+            image_size=16, patch_size=4, width=24, depth=1, heads=2, mlp_dim=24, frames=frames, tubelet=1
+        )
+        super().__init__(ViT(sizes))
+        self.say = say
 
-    knows = collapse.measure(centre, training, validation)
+    def tokens(self, pixels: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+        assert keep is None
+        assert pixels.shape[1] == self.config.frames
+        return self.say(pixels[:, -1])[:, None]
+
+
+def centre(pixels: torch.Tensor) -> torch.Tensor:
+    light, grid = pixels.float().mean(-1), torch.arange(16.0)
+    total = light.sum((1, 2))
+    return torch.stack([light.sum(1) @ grid / total, light.sum(2) @ grid / total], dim=1)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_measures_of_encoders_that_know_all_or_nothing(tmp_path: Path, frames: int) -> None:
+    judged = Judged(*Episodes(write_dots(tmp_path / "dots.h5")).split(0.25), frames=frames)
+    knows = collapse.measure(Knowing(centre, frames), judged)
     assert knows["probe_r2"] > 0.99
+    assert knows["probe_r2_few"] > 0.99
     assert 1.5 < knows["effective_rank"] <= 2
-    nothing = collapse.measure(lambda pixels: torch.ones(len(pixels), 5), training, validation)
+    nothing = collapse.measure(Knowing(lambda pixels: torch.ones(len(pixels), 5), frames), judged)
     assert nothing["probe_r2"] < 0.01
     assert nothing["effective_rank"] == 1
     assert nothing["latent_std"] == nothing["latent_std_least"] == 0
     assert set(knows) == set(collapse.COLUMNS)
 
 
+def test_tokens_side_by_side_say_where_their_mean_does_not(tmp_path: Path) -> None:
+    """The encoder's tokens are the dot's rows and columns as one-hot places; their mean is the same for every picture."""
+
+    class Places(Knowing):
+        def tokens(self, pixels: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
+            places = torch.nn.functional.one_hot(centre(pixels[:, -1]).round().long(), 16).float()
+            return places.flatten(1)[..., None]  # [n, N 32, E 1]
+
+    training, validation = Episodes(write_dots(tmp_path / "dots.h5")).split(0.25)
+    encoder = Places(centre)
+    assert collapse.measure(encoder, Judged(training, validation))["probe_r2"] < 0.01
+    assert collapse.measure(encoder, Judged(training, validation, pooled=False))["probe_r2"] > 0.9
+
+
+def test_few_labels_are_harder(tmp_path: Path) -> None:
+    """An encoder of much noise and a little truth: 64 labels do not tell them apart."""
+    noise = torch.Generator().manual_seed(0)
+
+    def hide(pixels: torch.Tensor) -> torch.Tensor:
+        return torch.cat([centre(pixels), 10 * torch.randn(len(pixels), 60, generator=noise)], dim=1)
+
+    judged = Judged(*Episodes(write_dots(tmp_path / "dots.h5")).split(0.25))
+    found = collapse.measure(Knowing(hide), judged)
+    assert found["probe_r2"] > found["probe_r2_few"] + 0.05
+
+
 def test_without_states_there_is_spread_but_no_probe(tmp_path: Path) -> None:
-    training, validation = Episodes(write_dots(tmp_path / "dots.h5", with_state=False)).split(0.25)
-    found = collapse.measure(collapse.raw_pixels, training, validation)
-    assert found["probe_r2"] is None
-    assert found["probe_r2_worst"] is None
+    judged = Judged(*Episodes(write_dots(tmp_path / "dots.h5", with_state=False)).split(0.25))
+    found = collapse.measure(Knowing(collapse_free), judged)
+    assert found["probe_r2"] is found["probe_r2_few"] is found["probe_r2_worst"] is None
     assert found["effective_rank"] > 5
 
 
-def test_baselines_do_not_depend_on_what_is_drawn_elsewhere(tmp_path: Path) -> None:
-    training, validation = Episodes(write_dots(tmp_path / "dots.h5")).split(0.25)
+def collapse_free(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.flatten(1).float()
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_baselines_do_not_depend_on_what_is_drawn_elsewhere(tmp_path: Path, pooled: bool) -> None:
+    judged = Judged(*Episodes(write_dots(tmp_path / "dots.h5")).split(0.25), pooled=pooled)
     trained = VisionEncoder(
         ViT(ViTConfig(image_size=16, patch_size=4, width=24, depth=1, heads=2, mlp_dim=24))
     )
     torch.manual_seed(1)
-    one = collapse.measure_baselines(trained, training, validation)
+    one = collapse.measure_baselines(trained, judged)
     before = torch.get_rng_state()
-    assert collapse.measure_baselines(trained, training, validation) == one
+    assert collapse.measure_baselines(trained, judged) == one
     assert torch.equal(torch.get_rng_state(), before)
+    assert set(one) == set(collapse.BASELINES)
     assert one["probe_r2_pixels"] > 0.99
     assert not math.isnan(one["probe_r2_untrained"])

@@ -19,12 +19,18 @@ from fastwm.models.vit import ViT
 from fastwm.training.health import effective_rank, r2
 from fastwm.training.sampler import evenly_spaced
 
-PROBE_FRAMES = 1024
+PROBE_CLIPS = 1024  # of each side; fewer where they and their features would not fit into PROBE_NUMBERS
+PROBE_NUMBERS = 2**27
+FEW = (
+    64  # labelled clips of the small probe, as self-supervised encoders are judged: most know enough of 1024
+)
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0, 100.0)
-COLUMNS = ("effective_rank", "latent_std", "latent_std_least", "probe_r2", "probe_r2_worst")
+PROBES = ("probe_r2", "probe_r2_few")
+COLUMNS = ("effective_rank", "latent_std", "latent_std_least", *PROBES, "probe_r2_worst")
+BASELINES = tuple(f"{probe}_{baseline}" for probe in PROBES for baseline in ("pixels", "untrained"))
 
-# uint8 pixels [n, size, size, 3] -> one vector for each [n, E]
-Encode = Callable[[torch.Tensor], torch.Tensor]
+Pixels = torch.Tensor  # uint8 [n, frames, size, size, 3]
+Row = dict[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,60 +71,95 @@ def probe_r2(
     return r2(_ridges(fit, fit_states)[int(np.argmax(scores))](judged), states)
 
 
-@torch.inference_mode()
-def probe(encode: Encode, training: Episodes, validation: Episodes) -> tuple[float, ...]:
-    """`probe_r2` of single frames' latents, fitted on `training` and judged on `validation`; empty without states."""
-    frames, states = probe_frames(validation)
-    fitted, fitted_states = probe_frames(training)
-    if states is None or fitted_states is None:
-        return ()
-    return probe_r2(in_chunks(encode, fitted), fitted_states, in_chunks(encode, frames), states)
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What an encoder is measured on.
+
+    frames, frame_skip: of a clip; what is probed is the state at its last frame. pooled: the probe sees the mean of a clip's
+    tokens, else all of them side by side, as world models on frozen features do: a mean forgets where things are.
+    """
+
+    training: Episodes
+    validation: Episodes
+    frames: int = 1
+    frame_skip: int = 1
+    pooled: bool = True
+
+    def clips(self, episodes: Episodes, most: int = PROBE_CLIPS) -> tuple[Pixels, np.ndarray | None]:
+        """At most `most` clips, spread over `episodes`, and states [n, D] of their last frames."""
+        starts = evenly_spaced(episodes.windows(self.frames, frame_skip=self.frame_skip), most)
+        found = episodes.batch(starts, self.frames, frame_skip=self.frame_skip)
+        return torch.as_tensor(found["pixels"]), found["state"][:, -1] if "state" in found else None
 
 
-@torch.inference_mode()
-def measure(encode: Encode, training: Episodes, validation: Episodes) -> dict[str, float | None]:
-    """Each of COLUMNS for latents of single held-out frames; the probe, fitted on `training`, is None without states."""
-    frames, _ = probe_frames(validation)
-    spread = measure_spread(in_chunks(encode, frames))
-    scores = probe(encode, training, validation)
+def measure(encoder: VisionEncoder, judged: Judged) -> Row:
+    """Each of COLUMNS for `encoder` on held-out clips; probes, fitted on training clips, are None without states."""
+    device = encoder.colour_mean.device
+    most = _most(encoder)
+    tokens, states = _encoded(
+        lambda clips: encoder.tokens(clips.to(device)).cpu(), judged, judged.validation, most
+    )
+    spread = measure_spread(tokens.mean(dim=1))
+    fit, fit_states = _encoded(
+        lambda clips: encoder.tokens(clips.to(device)).cpu(), judged, judged.training, most
+    )
+    features = [side.mean(dim=1) if judged.pooled else side.flatten(1) for side in (fit, tokens)]
+    probes, scores = _probes(features[0], fit_states, features[1], states)
     return {
         "effective_rank": spread.effective_rank,
         "latent_std": spread.std_mean,
         "latent_std_least": spread.std_least,
-        "probe_r2": _mean_or_none(scores),
+        **probes,
         "probe_r2_worst": min((score for score in scores if not math.isnan(score)), default=None),
     }
 
 
-def measure_baselines(
-    trained: VisionEncoder, training: Episodes, validation: Episodes
-) -> dict[str, float | None]:
-    """The same probe on raw pixels, and on an encoder as `trained` with random weights: what training has to beat."""
+def measure_baselines(trained: VisionEncoder, judged: Judged) -> Row:
+    """Each of BASELINES: the same probes on raw pixels and on an encoder as `trained` with random weights: what to beat."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         untrained = VisionEncoder(ViT(trained.config)).eval()
     untrained.set_colours(trained.colour_mean.cpu(), trained.colour_std.cpu())
-    return {
-        "probe_r2_pixels": _mean_or_none(probe(raw_pixels, training, validation)),
-        "probe_r2_untrained": _mean_or_none(probe(untrained.encode, training, validation)),
-    }
+    most = _most(trained)
+    fit, fit_states = _encoded(lambda clips: clips.float() / 255, judged, judged.training, most)
+    clips, states = _encoded(lambda clips: clips.float() / 255, judged, judged.validation, most)
+    pixels, _ = _probes(fit.flatten(1), fit_states, clips.flatten(1), states)
+    random = measure(untrained, judged)
+    found = {f"{name}_pixels": pixels[name] for name in PROBES}
+    return found | {f"{name}_untrained": random[name] for name in PROBES}
 
 
-def raw_pixels(pixels: torch.Tensor) -> torch.Tensor:
-    """pixels uint8 [n, size, size, 3] -> [n, size * size * 3] in 0..1"""
-    return pixels.flatten(1).float() / 255
+@torch.inference_mode()
+def _encoded(
+    encode: Callable[[Pixels], torch.Tensor],
+    judged: Judged,
+    episodes: Episodes,
+    most: int,
+    *,
+    chunk: int = 64,
+) -> tuple[torch.Tensor, np.ndarray | None]:
+    """encode(clips) of `episodes`, at most `chunk` at a time, as float32; and the states."""
+    clips, states = judged.clips(episodes, most)
+    return torch.cat([encode(part).float() for part in clips.split(chunk)]), states
 
 
-def probe_frames(episodes: Episodes) -> tuple[torch.Tensor, np.ndarray | None]:
-    """At most PROBE_FRAMES frames uint8 [n, size, size, 3], spread over `episodes`, and their states [n, D]."""
-    frames = episodes.batch(evenly_spaced(episodes.windows(1), PROBE_FRAMES), 1)
-    states = frames["state"][:, 0] if "state" in frames else None
-    return torch.as_tensor(frames["pixels"][:, 0]), states
+def _probes(
+    fit: torch.Tensor, fit_states: np.ndarray | None, judged: torch.Tensor, states: np.ndarray | None
+) -> tuple[Row, tuple[float, ...]]:
+    """PROBES of features [n, E], averaged over the state's dimensions, and `probe_r2` of each of these."""
+    if fit_states is None or states is None:
+        return dict.fromkeys(PROBES), ()
+    all_clips = probe_r2(fit, fit_states, judged, states)
+    some = evenly_spaced(np.arange(len(fit)), FEW)
+    few = probe_r2(fit[some], fit_states[some], judged, states)
+    return {"probe_r2": _mean_or_none(all_clips), "probe_r2_few": _mean_or_none(few)}, all_clips
 
 
-def in_chunks(encode: Encode, pixels: torch.Tensor, *, chunk: int = 128) -> torch.Tensor:
-    """encode(pixels), at most `chunk` at a time, as float32."""
-    return torch.cat([encode(part).float() for part in pixels.split(chunk)])
+def _most(encoder: VisionEncoder) -> int:
+    """How many clips fit, and their tokens."""
+    config = encoder.config
+    tokens = math.prod(config.grid) * config.width
+    return max(2, min(PROBE_CLIPS, PROBE_NUMBERS // max(tokens, config.frames * config.image_size**2 * 3)))
 
 
 def _in_span(fit: torch.Tensor, judged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

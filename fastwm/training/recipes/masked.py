@@ -46,6 +46,8 @@ class MaskedRecipe(VisionRecipe):
     arXiv:2301.08243, section 3; V-JEPA, arXiv:2404.08471, section 3).
     """
 
+    pooled = False  # tokens are what is predicted; nothing makes their mean say much
+
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__(config.trunk, frames=config.trunk.frames, frame_skip=config.frame_skip)
         self.config = config

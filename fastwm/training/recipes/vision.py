@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViTConfig
-from fastwm.training.collapse import COLUMNS, measure, measure_baselines, probe_frames
+from fastwm.training.collapse import BASELINES, COLUMNS, Judged, measure, measure_baselines
 from fastwm.training.recipe import Measures, Recipe
 from fastwm.training.sampler import evenly_spaced
 
-BASELINES = ("probe_r2_pixels", "probe_r2_untrained")
 SAMPLES = 64  # held-out clips that the losses are measured on
 
 
 class VisionRecipe(Recipe):
-    """Trains a `VisionEncoder` on clips [b, frames, size, size, 3] of pixels alone: actions are not read."""
+    """Trains a `VisionEncoder` on clips [b, frames, size, size, 3] of pixels alone: actions are not read.
+
+    pooled: its latent of a picture is the mean of the tokens.
+    """
 
     measures = ("loss", *COLUMNS, *BASELINES)
+    pooled = True
 
     def __init__(self, trunk: ViTConfig, *, frames: int, frame_skip: int) -> None:
         super().__init__()
@@ -57,8 +60,8 @@ class VisionRecipe(Recipe):
 
     def prepare(self, training: Episodes) -> None:
         """Colours of the training pictures: where most of a picture is one colour, ImageNet's would make that the loudest."""
-        frames, _ = probe_frames(training)
-        colours = frames.flatten(0, 2).double() / 255
+        frames, _ = Judged(training, training).clips(training)
+        colours = frames.flatten(0, 3).double() / 255
         for encoder in self.encoders():
             encoder.set_colours(colours.mean(dim=0).float(), colours.std(dim=0).float())
 
@@ -71,8 +74,9 @@ class VisionRecipe(Recipe):
 
     @torch.no_grad()
     def validate(self, training: Episodes, validation: Episodes) -> Measures:
+        judged = Judged(training, validation, self.trunk.frames, self.frame_skip, self.pooled)
         if self._baselines is None:
-            self._baselines = measure_baselines(self.trained(), training, validation)
+            self._baselines = measure_baselines(self.trained(), judged)
         was_training = self.training
         self.eval()
         starts = evenly_spaced(self.windows(validation), SAMPLES)
@@ -82,7 +86,7 @@ class VisionRecipe(Recipe):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             loss = self({name: value.to(device) for name, value in batch.items()})["loss"].item()
-        found = measure(lambda pixels: encoder.encode(pixels.to(device)).cpu(), training, validation)
+        found = measure(encoder, judged)
         self.train(was_training)
         return {"loss": loss, **found, **self._baselines}
 
