@@ -212,6 +212,21 @@ struct SigregBackwardArgs {
   int32_t threads;
 };
 
+// ---- product: what linear layers are trained with
+
+constexpr int64_t PRODUCT_WORKSPACE = 140 * 256;  // floats of a thread
+
+struct ProductArgs {
+  const float* a;     // [M, K], turned [K, M]
+  const float* b;     // [K, N], turned [N, K]
+  const float* bias;  // [N] or null
+  float* c;           // [M, N] out
+  float* workspace;   // [threads, PRODUCT_WORKSPACE]
+  int64_t M, N, K;    // M and N at least 1
+  bool a_turned, b_turned;
+  int32_t threads;
+};
+
 // ---- cem_update: candidates and their costs -> mean and std of the elites
 
 struct CemUpdateArgs {

@@ -275,6 +275,16 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         });
   m.attr("SIGREG_MOST_FREQUENCIES") = SIGREG_MOST_FREQUENCIES;
 
+  m.def("product",
+        [](const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t c, uintptr_t workspace,
+           int64_t M, int64_t N, int64_t K, bool a_turned, bool b_turned, int32_t threads) {
+          const ProductArgs p{at<float>(a), at<float>(b), at<float>(bias), at<float>(c), at<float>(workspace), M, N, K,
+                              a_turned,     b_turned,     threads};
+          const Kernels& k = kernels_of(isa);
+          py::gil_scoped_release unlocked;
+          k.product(p);
+        });
+  m.attr("PRODUCT_WORKSPACE") = PRODUCT_WORKSPACE;
   m.def("fma_peak", [](const std::string& isa, uintptr_t sums, int64_t rounds, int32_t dtype, int32_t threads) {
     const FmaPeakArgs a{at<float>(sums), rounds, static_cast<DType>(dtype), threads};
     const Kernels& k = kernels_of(isa);

@@ -8,6 +8,7 @@ from fastwm.ops.cem_update import cem_update
 from fastwm.ops.frame_attention import frame_attention
 from fastwm.ops.gated_residual import gated_residual
 from fastwm.ops.goal_cost import goal_cost
+from fastwm.ops.linear import linear
 from fastwm.ops.sigreg import sigreg
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "frame_attention",
     "gated_residual",
     "goal_cost",
+    "linear",
     "sigreg",
 ]

@@ -15,26 +15,37 @@ from fastwm.objectives import SIGReg
 
 
 def accelerate(model: nn.Module) -> nn.Module:
-    """`model`, whose AdaLN blocks from now on compute by `fastwm.ops`: the same numbers within rounding, the same state_dict.
+    """`model`, whose layers from now on compute by `fastwm.ops`: the same numbers within rounding, the same state_dict.
 
-    model: a `WorldModel` with the "adaln" predictor, an `AdaLNPredictor` or `AdaLNBlock`, a `SIGReg`, or a module that holds
-    such. Changed in place: its blocks become `FastAdaLNBlock`s, once. Training and evaluation mode, dropout and autocast are
-    respected; attention with dropout of its weights stays PyTorch's, which alone draws it. SIGReg runs on the kernels as it is.
-    A LatentWAM's streams, whose tokens turn with time, stay PyTorch's.
+    model: any module with linear layers, AdaLN blocks or SIGReg in it. Changed in place, once: `nn.Linear`s become
+    `FastLinear`s, and AdaLN blocks `FastAdaLNBlock`s. Training and evaluation mode, dropout and autocast are respected;
+    attention with dropout of its weights stays PyTorch's, which alone draws it, and so do the norms and the attention of a
+    LatentWAM's streams, whose tokens turn with time. SIGReg runs on the kernels as it is.
     Raises TypeError where there is nothing that fastwm has kernels for.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
     own = {block for stream in model.modules() if isinstance(stream, Stream) for block in stream.blocks}
     blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock) and module not in own]
-    if not blocks and not any(isinstance(module, SIGReg) for module in model.modules()):
+    linears = [module for module in model.modules() if type(module) in (nn.Linear, FastLinear)]
+    if not (blocks or linears or any(isinstance(module, SIGReg) for module in model.modules())):
         kind = type(model).__name__
         raise TypeError(
-            f"model is a {kind} without AdaLNBlock or SIGReg that has kernels, expected a module that holds one"
+            f"model is a {kind} without Linear, AdaLNBlock or SIGReg, expected a module that holds one"
         )
     for block in blocks:
         block.__class__ = FastAdaLNBlock
+    for layer in linears:
+        layer.__class__ = FastLinear
     return model
+
+
+class FastLinear(nn.Linear):
+    """The same layer by `fastwm.ops.linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., K] -> [..., N]"""
+        return ops.linear(x, self.weight, self.bias)
 
 
 class FastAdaLNBlock(AdaLNBlock):
