@@ -214,7 +214,7 @@ struct SigregBackwardArgs {
 
 // ---- product: what linear layers are trained with
 
-constexpr int64_t PRODUCT_WORKSPACE = 140 * 256;  // floats of a thread
+constexpr int64_t PRODUCT_WORKSPACE = 144 * 256;  // floats of a thread
 
 struct ProductArgs {
   const float* a;     // [M, K], turned [K, M]
@@ -224,6 +224,7 @@ struct ProductArgs {
   float* workspace;   // [threads, PRODUCT_WORKSPACE]
   int64_t M, N, K;    // M and N at least 1
   bool a_turned, b_turned;
+  bool bfloat16;  // rounds a and b; the instruction set avx512_bf16 alone
   int32_t threads;
 };
 

@@ -40,10 +40,51 @@ def test_products_of_every_instruction_set(
     for threads in (1, 2):
         c, workspace = torch.full((M, N), torch.nan), torch.empty(threads, cpu_module().PRODUCT_WORKSPACE)
         pointers = (x.data_ptr() for x in (a, b, bias, c, workspace))
-        cpu_module().product(isa, *pointers, M, N, K, *turned, threads)
+        cpu_module().product(isa, *pointers, M, N, K, *turned, False, threads)
         found.append(c)
     assert torch.equal(*found)
     torch.testing.assert_close(found[0].double(), truth, rtol=1e-5, atol=1e-5 * max(1, K) ** 0.5)
+
+
+@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(("M", "N", "K"), [*SIZES, (3, 40, 0), (30, 45, 255)])
+def test_products_of_rounded_numbers(M: int, N: int, K: int, turned: tuple[bool, bool]) -> None:
+    """bfloat16: exact products of the rounded numbers, summed in float32."""
+    if "avx512_bf16" not in backend.isas():
+        pytest.skip("this processor does not multiply bfloat16")
+    a, b = random(M, K), random(K, N, seed=1)
+    truth = a.bfloat16().double() @ b.bfloat16().double()
+    a, b = (x.T.contiguous() if t else x for x, t in zip((a, b), turned, strict=True))
+    found = []
+    for threads in (1, 2):
+        c, workspace = torch.full((M, N), torch.nan), torch.empty(threads, cpu_module().PRODUCT_WORKSPACE)
+        pointers = [x.data_ptr() for x in (a, b)] + [0, c.data_ptr(), workspace.data_ptr()]
+        cpu_module().product("avx512_bf16", *pointers, M, N, K, *turned, True, threads)
+        found.append(c)
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0].double(), truth, rtol=1e-5, atol=1e-5 * max(1, K) ** 0.5)
+    with pytest.raises(ValueError, match="bfloat16 products need avx512_bf16, not baseline"):
+        cpu_module().product("baseline", *pointers, M, N, K, *turned, True, 1)
+
+
+@pytest.mark.parametrize("isa_name", ["avx512_bf16", "baseline"])
+@pytest.mark.parametrize(("M", "N", "K"), SIZES)
+def test_bfloat16_is_what_autocast_does(
+    M: int, N: int, K: int, isa_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By our products and, on other processors, by PyTorch's."""
+    if isa_name not in backend.isas():
+        pytest.skip(f"this processor has no {isa_name}")
+    monkeypatch.setenv("FASTWM_ISA", isa_name)
+    given = {"x": random(M, K), "weight": random(N, K, seed=1), "bias": random(N, seed=2)}
+    gradient = random(M, N, seed=3)
+    found = result_and_gradients(lambda **g: ops.linear(**g, bfloat16=True), given, gradient, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = result_and_gradients(lambda **g: F.linear(**g).float(), given, gradient, torch.float32)
+    truth = result_and_gradients(F.linear, given, gradient, torch.float64)
+    for name, exact in truth.items():
+        allowed = (expected[name] - exact).abs().max()
+        assert (found[name] - exact).abs().max() <= 1.5 * allowed + 2**-10 * exact.abs().max(), name
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -97,7 +138,7 @@ def test_not_a_number_reaches_its_row_alone(avx512: str) -> None:
 
 def test_traced_and_compiled(avx512: str) -> None:
     given = random(6, 5), random(4, 5, seed=1), random(4, seed=2)
-    torch.library.opcheck(torch.ops.fastwm.product.default, (*given, False, True))
+    torch.library.opcheck(torch.ops.fastwm.product.default, (*given, False, True, False))
     expected = F.linear(*given)
     torch.testing.assert_close(torch.compile(ops.linear, backend="eager")(*given), expected)
 
@@ -113,5 +154,7 @@ def test_refusals() -> None:
             ops.linear(*wrong)
     with pytest.raises(TypeError, match=r"weight is torch.float64, expected torch.float32"):
         ops.linear(x, weight.double())
+    with pytest.raises(TypeError, match=r"x is torch.float64, expected torch.float32 for bfloat16=True"):
+        ops.linear(x.double(), weight.double(), bfloat16=True)
     with pytest.raises(TypeError, match="x is list"):
         ops.linear([1.0], weight)

@@ -6,6 +6,9 @@
 // of them, and keeps a block's sums with one panel in registers. Rows of A are read where they lie; columns of a turned
 // A are copied together first, since they lie a row apart, which for a power of two is one cache set.
 //
+// bfloat16: A and B stay float32 in memory and are rounded as they are packed, two consecutive k in the place of one
+// float, which one instruction multiplies and adds. So a step copies no weight, and sums and results are float32.
+//
 // Every number of C is the sum of its chunks, each one sum over k in order: no bit depends on the threads or on the
 // rows around it. Short chunks keep float32 exact: a sum of thousands in one register would be off by several times as
 // much.
@@ -23,7 +26,7 @@ constexpr int64_t BLOCK = LANES == 16  ? 12
 constexpr int64_t GROUP = 4;                 // panels of a task, at most
 constexpr int64_t CHUNK = 256;               // of K
 constexpr int64_t ROWS = 32 * BLOCK;         // of a task, about, where there are enough tasks
-static_assert(GROUP * PANEL * CHUNK + BLOCK * CHUNK <= PRODUCT_WORKSPACE, "what a task packs");
+static_assert(GROUP * PANEL * CHUNK + BLOCK * CHUNK + LANES <= PRODUCT_WORKSPACE, "what a task packs");
 
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
@@ -48,6 +51,56 @@ FASTWM_INLINE void turn4(const float* from, int64_t ld, int64_t count, float* to
     for (int j = 0; j < 4; ++j) to[k * step + j] = from[j * ld + k];
 }
 
+#if FASTWM_ISA_avx512_bf16
+// Each lane holds two bfloat16: of `even` in its lower half, of `odd` in its upper.
+FASTWM_INLINE vf pair(vf even, vf odd) {
+  const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)even));
+  const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)odd));
+  return (vf)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+// The first `count` lanes, the others zero; in one instruction, where load_part copies.
+FASTWM_INLINE vf load_masked(const float* p, int64_t count) {
+  const __mmask16 mask = count >= LANES ? 0xffff : static_cast<__mmask16>((1u << (count > 0 ? count : 0)) - 1);
+  return (vf)_mm512_maskz_loadu_ps(mask, p);
+}
+
+// `count` numbers in a row as pairs; up to LANES pairs more are zero.
+FASTWM_INLINE void pair_row(const float* from, int64_t count, float* to) {
+  for (int64_t k = 0; k < count; k += 2 * LANES)
+    store(reinterpret_cast<bf16*>(to) + k, load_masked(from + k, count - k),
+          load_masked(from + k + LANES, count - k - LANES));
+}
+
+// to[pair][step] = pairs of consecutive rows, ld apart, the first `columns` of each; more are zero, to a whole vector
+FASTWM_INLINE void pair_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, float* to, int64_t step) {
+  for (int64_t k = 0; k < rows; k += 2, from += 2 * ld, to += step)
+    for (int64_t j = 0; j < columns; j += LANES) {
+      const vf even = load_masked(from + j, columns - j);
+      store(to + j, pair(even, k + 1 < rows ? load_masked(from + ld + j, columns - j) : vf{}));
+    }
+}
+
+// packed[pair][PANEL], as pack_panel has it
+void pack_pairs(const ProductArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
+  const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL, pairs = (count + 1) / 2;
+  if (columns < PANEL) std::memset(packed, 0, sizeof(float) * pairs * PANEL);
+  if (!p.b_turned) return pair_rows(p.b + first_k * p.N + column, p.N, count, columns, packed, PANEL);
+  constexpr int64_t LD = CHUNK / 2 + LANES;
+  float rows[4 * LD];
+  for (int64_t j = 0; j < columns; j += 4) {
+    const int64_t some = columns - j < 4 ? columns - j : 4;
+    for (int64_t i = 0; i < some; ++i) pair_row(p.b + (column + j + i) * p.K + first_k, count, rows + i * LD);
+    if (some == 4) {
+      turn4(rows, LD, pairs, packed + j, PANEL);
+      continue;
+    }
+    for (int64_t i = 0; i < some; ++i)
+      for (int64_t k = 0; k < pairs; ++k) std::memcpy(packed + k * PANEL + j + i, rows + i * LD + k, sizeof(float));
+  }
+}
+#endif
+
 // packed[k][PANEL] = op(B)[first_k + k][column + ...], zero beyond N
 void pack_panel(const ProductArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
   const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL;
@@ -63,31 +116,52 @@ void pack_panel(const ProductArgs& p, int64_t first_k, int64_t count, int64_t co
     for (int64_t k = 0; k < count; ++k) packed[k * PANEL + j] = p.b[(column + j) * p.K + first_k + k];
 }
 
-// c[R][2] += A b; the rows of A lie ld apart, or, packed, R numbers for each k
-template <int R, bool packed>
+template <bool pairs>
+FASTWM_INLINE void pack(const ProductArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
+#if FASTWM_ISA_avx512_bf16
+  if constexpr (pairs) return pack_pairs(p, first_k, count, column, packed);
+#endif
+  pack_panel(p, first_k, count, column, packed);
+}
+
+// c + x b: of a float32 in each lane, or of a pair of bfloat16. The pointer is to what all lanes of x hold.
+template <bool pairs>
+FASTWM_INLINE vf multiply_add(const float* x, vf b, vf c) {
+#if FASTWM_ISA_avx512_bf16
+  if constexpr (pairs) {
+    int32_t two;
+    std::memcpy(&two, x, sizeof two);
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)_mm512_set1_epi32(two), (__m512bh)(__m512)b);
+  }
+#endif
+  return fma(set(*x), b, c);
+}
+
+// c[R][2] += A b over K floats or pairs; the rows of A lie ld apart, or, packed, R of them for each k.
+template <int R, bool packed, bool pairs>
 FASTWM_INLINE void micro(const float* a, int64_t ld, const float* b, int64_t K, vf (&c)[R][2]) {
   for (int64_t k = 0; k < K; ++k, b += PANEL) {
     const vf b0 = load(b), b1 = load(b + LANES);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const vf x = set(packed ? a[k * R + r] : a[r * ld + k]);
-      c[r][0] = fma(x, b0, c[r][0]);
-      c[r][1] = fma(x, b1, c[r][1]);
+      const float* x = packed ? a + k * R + r : a + r * ld + k;
+      c[r][0] = multiply_add<pairs>(x, b0, c[r][0]);
+      c[r][1] = multiply_add<pairs>(x, b1, c[r][1]);
     }
   }
 }
 
 // One block of rows and one panel: C = bias + A b, or, after the first chunk of K, C += A b.
-template <int R, bool packed>
+template <int R, bool packed, bool pairs>
 FASTWM_INLINE void block(int64_t rows, const float* a, int64_t ld, const float* b, int64_t K, const float* bias,
                          bool first, float* c, int64_t c_ld, int64_t columns) {
   if constexpr (R > 1) {
-    if (rows != R) return block<R - 1, packed>(rows, a, ld, b, K, bias, first, c, c_ld, columns);
+    if (rows != R) return block<R - 1, packed, pairs>(rows, a, ld, b, K, bias, first, c, c_ld, columns);
   }
   vf sums[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = vf{};
-  micro<R, packed>(a, ld, b, K, sums);
+  micro<R, packed, pairs>(a, ld, b, K, sums);
   const int64_t low = columns < LANES ? columns : LANES, high = columns - low;
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r, c += c_ld) {
@@ -99,6 +173,26 @@ FASTWM_INLINE void block(int64_t rows, const float* a, int64_t ld, const float* 
 
 int64_t parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
+// A block of rows as `micro` reads it: of a turned A [count, M] side by side for each k, else, as pairs, one after
+// another.
+template <bool pairs>
+FASTWM_INLINE void pack_rows(const ProductArgs& p, const float* a, int64_t rows, int64_t count, float* packed) {
+#if FASTWM_ISA_avx512_bf16
+  if constexpr (pairs) {
+    if (p.a_turned) return pair_rows(a, p.M, count, rows, packed, rows);
+    for (int64_t r = 0; r < rows; ++r) pair_row(a + r * p.K, count, packed + r * ((count + 1) / 2));
+    return;
+  }
+#endif
+  const float* end = p.a + p.K * p.M;
+  for (int64_t k = 0; k < count; ++k, packed += rows, a += p.M) {
+    if (BLOCK <= LANES && a + LANES <= end)
+      store(packed, load(a));  // a vector, of which the next overwrites what is too much
+    else
+      std::memcpy(packed, a, sizeof(float) * rows);
+  }
+}
+
 struct Cut {  // of C: how many shares of rows and groups of panels
   int64_t shares, groups;
 };
@@ -109,6 +203,7 @@ Cut cut(const ProductArgs& p) {
   return {shares < most ? shares : most, groups};
 }
 
+template <bool pairs>
 void task(void* context, int64_t index, int32_t worker) {
   const ProductArgs& p = *static_cast<const ProductArgs*>(context);
   const auto [shares, groups] = cut(p);
@@ -118,25 +213,29 @@ void task(void* context, int64_t index, int32_t worker) {
   float* packed_b = p.workspace + worker * PRODUCT_WORKSPACE;
   float* packed_a = packed_b + GROUP * PANEL * CHUNK;
   for (int64_t k = 0; k < p.K || k == 0; k += CHUNK) {
-    const int64_t count = p.K - k < CHUNK ? p.K - k : CHUNK;
+    const int64_t count = p.K - k < CHUNK ? p.K - k : CHUNK, steps = pairs ? (count + 1) / 2 : count;
     for (int64_t column = first_column; column < end_column; column += PANEL)
-      pack_panel(p, k, count, column, packed_b + (column - first_column) * count);
+      pack<pairs>(p, k, count, column, packed_b + (column - first_column) * steps);
     const int64_t blocks = parts(end_row - first_row, BLOCK);
     for (int64_t i = 0; i < blocks; ++i) {  // of nearly equal size
       const int64_t row = first_row + i * (end_row - first_row) / blocks;
       const int64_t rows = first_row + (i + 1) * (end_row - first_row) / blocks - row;
-      if (p.a_turned)
-        for (int64_t j = 0; j < count; ++j)
-          std::memcpy(packed_a + j * rows, p.a + (k + j) * p.M + row, sizeof(float) * rows);
+      const float* a = p.a_turned ? p.a + k * p.M + row : p.a + row * p.K + k;
+      int64_t ld = p.K;
+      if (pairs || p.a_turned) {
+        ld = steps;
+        pack_rows<pairs>(p, a, rows, count, packed_a);
+        a = packed_a;
+      }
       for (int64_t column = first_column; column < end_column; column += PANEL) {
-        const float* b = packed_b + (column - first_column) * count;
+        const float* b = packed_b + (column - first_column) * steps;
         const float* bias = p.bias ? p.bias + column : nullptr;
         float* c = p.c + row * p.N + column;
         const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL;
         if (p.a_turned)
-          block<BLOCK, true>(rows, packed_a, 0, b, count, bias, k == 0, c, p.N, columns);
+          block<BLOCK, true, pairs>(rows, a, 0, b, steps, bias, k == 0, c, p.N, columns);
         else
-          block<BLOCK, false>(rows, p.a + row * p.K + k, p.K, b, count, bias, k == 0, c, p.N, columns);
+          block<BLOCK, false, pairs>(rows, a, ld, b, steps, bias, k == 0, c, p.N, columns);
       }
     }
   }
@@ -146,7 +245,12 @@ void task(void* context, int64_t index, int32_t worker) {
 
 void product(const ProductArgs& p) {
   const auto [shares, groups] = cut(p);
-  parallel_for(shares * groups, p.threads, task, const_cast<ProductArgs*>(&p));
+#if FASTWM_ISA_avx512_bf16
+  const auto run = p.bfloat16 ? task<true> : task<false>;
+#else
+  const auto run = task<false>;
+#endif
+  parallel_for(shares * groups, p.threads, run, const_cast<ProductArgs*>(&p));
 }
 
 }  // namespace fastwm::FASTWM_ISA

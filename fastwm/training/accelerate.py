@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +54,19 @@ class FastAdaLNBlock(AdaLNBlock):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x [B, T, width], c [B, T, width] -> [B, T, width]"""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=-1)
+        made = _linear(cast(nn.Linear, self.modulation[1]), self.modulation[0](c))
+        shift1, scale1, gate1, shift2, scale2, gate2 = made.chunk(6, dim=-1)
         x = _half(self.norm1, self.attention.norm, _attend(self.attention), x, shift1, scale1, gate1)
         return _half(self.norm2, self.mlp.norm, _feed(self.mlp), x, shift2, scale2, gate2)
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """The layer of x, in bfloat16 under autocast to that, the result in the weights' dtype all the same: no copies."""
+    dtype = layer.weight.dtype
+    narrow = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    if x.device.type == "cpu" and dtype == torch.float32 and narrow:
+        return ops.linear(x.to(dtype), layer.weight, layer.bias, bfloat16=True)
+    return layer(x)
 
 
 def _half(
@@ -84,14 +95,16 @@ def _half(
 def _attend(attention: CausalAttention) -> Callable[[Tensor], Tensor]:
     def attend(y: Tensor) -> Tensor:
         """`CausalAttention.forward` after its norm. Without dropout the weights and sums are float32, under autocast too."""
-        q, k, v = attention.qkv(y).unflatten(-1, (3, attention.heads, -1)).unbind(2)  # [B, T, H, D]
+        q, k, v = _linear(attention.qkv, y).unflatten(-1, (3, attention.heads, -1)).unbind(2)  # [B, T, H, D]
         if attention.training and attention.dropout > 0:
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))
             found = F.scaled_dot_product_attention(q, k, v, dropout_p=attention.dropout, is_causal=True)
             found = found.transpose(1, 2)
         else:
             found = ops.attention(*(t.to(torch.promote_types(t.dtype, torch.float32)) for t in (q, k, v)))
-        return F.dropout(attention.out(found.flatten(2).to(y.dtype)), attention.dropout, attention.training)
+        return F.dropout(
+            _linear(attention.out, found.flatten(2).to(y.dtype)), attention.dropout, attention.training
+        )
 
     return attend
 
@@ -99,7 +112,7 @@ def _attend(attention: CausalAttention) -> Callable[[Tensor], Tensor]:
 def _feed(mlp: FeedForward) -> Callable[[Tensor], Tensor]:
     def feed(y: Tensor) -> Tensor:
         """`FeedForward.forward` after its norm."""
-        hidden = F.dropout(F.gelu(mlp.fc1(y)), mlp.dropout, mlp.training)
-        return F.dropout(mlp.fc2(hidden), mlp.dropout, mlp.training)
+        hidden = F.dropout(F.gelu(_linear(mlp.fc1, y)), mlp.dropout, mlp.training)
+        return F.dropout(_linear(mlp.fc2, hidden), mlp.dropout, mlp.training)
 
     return feed
