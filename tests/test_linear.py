@@ -126,6 +126,7 @@ def test_strides_and_no_rows_at_all(avx512: str) -> None:
     torch.testing.assert_close(ops.linear(x, weight), F.linear(x, weight))
     turned = random(5, 11, seed=1).T
     torch.testing.assert_close(ops.linear(x, turned), F.linear(x, turned))
+    assert ops.linear(torch.ones(2, 0, 5), weight).shape == (2, 0, 11)
 
 
 def test_not_a_number_reaches_its_row_alone(avx512: str) -> None:

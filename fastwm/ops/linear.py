@@ -23,6 +23,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bfloat16: b
     `bfloat16` under autocast, it is `torch.nn.functional.linear`. Sums of ours do not depend on the threads.
     Raises TypeError or ValueError naming the argument.
     """
+    if isinstance(x, Tensor) and x.numel() == 0:
+        return F.linear(x, weight, bias)
     autocast = torch.is_autocast_enabled(x.device.type) if isinstance(x, Tensor) else False
     _check_linear(x, weight, bias, autocast=autocast and not bfloat16)
     if bfloat16 and x.dtype != torch.float32:

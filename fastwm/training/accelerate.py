@@ -26,19 +26,24 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
-    own = {block for stream in model.modules() if isinstance(stream, Stream) for block in stream.blocks}
-    blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock) and module not in own]
-    linears = [module for module in model.modules() if type(module) in (nn.Linear, FastLinear)]
-    if not (blocks or linears or any(isinstance(module, SIGReg) for module in model.modules())):
+    if not swap(model):
         kind = type(model).__name__
         raise TypeError(
             f"model is a {kind} without Linear, AdaLNBlock or SIGReg, expected a module that holds one"
         )
+    return model
+
+
+def swap(model: nn.Module) -> bool:
+    """Whether there was anything in `model` that has kernels: it runs on them from now on."""
+    own = {block for stream in model.modules() if isinstance(stream, Stream) for block in stream.blocks}
+    blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock) and module not in own]
+    linears = [module for module in model.modules() if type(module) in (nn.Linear, FastLinear)]
     for block in blocks:
         block.__class__ = FastAdaLNBlock
     for layer in linears:
         layer.__class__ = FastLinear
-    return model
+    return bool(blocks or linears or any(isinstance(module, SIGReg) for module in model.modules()))
 
 
 class FastLinear(nn.Linear):

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from fastwm.data import Episodes, prefetch
+from fastwm.training.accelerate import swap
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import RunConfig
 from fastwm.training.logs import RunLogs
@@ -85,6 +86,8 @@ def train_recipe(
             )
         torch.manual_seed(config.seed)
         recipe = make().to(device)
+        if device.type == "cpu":
+            swap(recipe)  # to our kernels: PyTorch's numbers within rounding
         recipe.check(episodes, training, validation)
         run_path.mkdir(parents=True, exist_ok=True)
         with _alone(run_path) if here.first else nullcontext():
