@@ -212,16 +212,16 @@ struct SigregBackwardArgs {
   int32_t threads;
 };
 
-// ---- product: what linear layers are trained with
+// ---- linear: the products that linear layers are trained with
 
-constexpr int64_t PRODUCT_WORKSPACE = 144 * 256;  // floats of a thread
+constexpr int64_t LINEAR_WORKSPACE = 144 * 256;  // floats of a thread
 
-struct ProductArgs {
+struct LinearArgs {
   const float* a;     // [M, K], turned [K, M]
   const float* b;     // [K, N], turned [N, K]
   const float* bias;  // [N] or null
   float* c;           // [M, N] out
-  float* workspace;   // [threads, PRODUCT_WORKSPACE]
+  float* workspace;   // [threads, LINEAR_WORKSPACE]
   int64_t M, N, K;    // M and N at least 1
   bool a_turned, b_turned;
   bool bfloat16;  // rounds a and b; the instruction set avx512_bf16 alone

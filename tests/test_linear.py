@@ -38,9 +38,9 @@ def test_products_of_every_instruction_set(
     a, b = (x.T.contiguous() if t else x for x, t in zip((a, b), turned, strict=True))
     found = []
     for threads in (1, 2):
-        c, workspace = torch.full((M, N), torch.nan), torch.empty(threads, cpu_module().PRODUCT_WORKSPACE)
+        c, workspace = torch.full((M, N), torch.nan), torch.empty(threads, cpu_module().LINEAR_WORKSPACE)
         pointers = (x.data_ptr() for x in (a, b, bias, c, workspace))
-        cpu_module().product(isa, *pointers, M, N, K, *turned, False, threads)
+        cpu_module().linear(isa, *pointers, M, N, K, *turned, False, threads)
         found.append(c)
     assert torch.equal(*found)
     torch.testing.assert_close(found[0].double(), truth, rtol=1e-5, atol=1e-5 * max(1, K) ** 0.5)
@@ -57,14 +57,14 @@ def test_products_of_rounded_numbers(M: int, N: int, K: int, turned: tuple[bool,
     a, b = (x.T.contiguous() if t else x for x, t in zip((a, b), turned, strict=True))
     found = []
     for threads in (1, 2):
-        c, workspace = torch.full((M, N), torch.nan), torch.empty(threads, cpu_module().PRODUCT_WORKSPACE)
+        c, workspace = torch.full((M, N), torch.nan), torch.empty(threads, cpu_module().LINEAR_WORKSPACE)
         pointers = [x.data_ptr() for x in (a, b)] + [0, c.data_ptr(), workspace.data_ptr()]
-        cpu_module().product("avx512_bf16", *pointers, M, N, K, *turned, True, threads)
+        cpu_module().linear("avx512_bf16", *pointers, M, N, K, *turned, True, threads)
         found.append(c)
     assert torch.equal(*found)
     torch.testing.assert_close(found[0].double(), truth, rtol=1e-5, atol=1e-5 * max(1, K) ** 0.5)
-    with pytest.raises(ValueError, match="bfloat16 products need avx512_bf16, not baseline"):
-        cpu_module().product("baseline", *pointers, M, N, K, *turned, True, 1)
+    with pytest.raises(ValueError, match="bfloat16 needs avx512_bf16, not baseline"):
+        cpu_module().linear("baseline", *pointers, M, N, K, *turned, True, 1)
 
 
 @pytest.mark.parametrize("isa_name", ["avx512_bf16", "baseline"])

@@ -275,18 +275,16 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         });
   m.attr("SIGREG_MOST_FREQUENCIES") = SIGREG_MOST_FREQUENCIES;
 
-  m.def("product",
-        [](const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t c, uintptr_t workspace,
-           int64_t M, int64_t N, int64_t K, bool a_turned, bool b_turned, bool bfloat16, int32_t threads) {
-          const ProductArgs p{at<float>(a), at<float>(b), at<float>(bias), at<float>(c), at<float>(workspace), M, N, K,
-                              a_turned,     b_turned,     bfloat16,        threads};
-          if (bfloat16 && isa != "avx512_bf16")
-            throw std::invalid_argument("bfloat16 products need avx512_bf16, not " + isa);
-          const Kernels& k = kernels_of(isa);
-          py::gil_scoped_release unlocked;
-          k.product(p);
-        });
-  m.attr("PRODUCT_WORKSPACE") = PRODUCT_WORKSPACE;
+  m.def("linear", [](const std::string& isa, uintptr_t a, uintptr_t b, uintptr_t bias, uintptr_t c, uintptr_t workspace,
+                     int64_t M, int64_t N, int64_t K, bool a_turned, bool b_turned, bool bfloat16, int32_t threads) {
+    const LinearArgs p{at<float>(a), at<float>(b), at<float>(bias), at<float>(c), at<float>(workspace), M, N, K,
+                       a_turned,     b_turned,     bfloat16,        threads};
+    if (bfloat16 && isa != "avx512_bf16") throw std::invalid_argument("bfloat16 needs avx512_bf16, not " + isa);
+    const Kernels& k = kernels_of(isa);
+    py::gil_scoped_release unlocked;
+    k.linear(p);
+  });
+  m.attr("LINEAR_WORKSPACE") = LINEAR_WORKSPACE;
   m.def("fma_peak", [](const std::string& isa, uintptr_t sums, int64_t rounds, int32_t dtype, int32_t threads) {
     const FmaPeakArgs a{at<float>(sums), rounds, static_cast<DType>(dtype), threads};
     const Kernels& k = kernels_of(isa);

@@ -20,7 +20,7 @@ struct Kernels {
   void (*attention)(const AttentionTrainingArgs&);
   void (*sigreg)(const SigregArgs&);
   void (*sigreg_backward)(const SigregBackwardArgs&);
-  void (*product)(const ProductArgs&);
+  void (*linear)(const LinearArgs&);
 };
 
 // Best first. Only those that the machine can run.

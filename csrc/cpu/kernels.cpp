@@ -17,13 +17,13 @@ void adaln_backward(const AdaLNBackwardArgs&);
 void attention(const AttentionTrainingArgs&);
 void sigreg(const SigregArgs&);
 void sigreg_backward(const SigregBackwardArgs&);
-void product(const ProductArgs&);
+void linear(const LinearArgs&);
 
 #define STRING(x) #x
 #define NAME(x) STRING(x)
 extern const Kernels kernels;
 const Kernels kernels = {NAME(FASTWM_ISA), LANES,      cem_sample,      rollout,  rollout_tile, rollout_workspace,
                          goal_cost,        cem_update, fma_peak,        activate, adaln,        adaln_backward,
-                         attention,        sigreg,     sigreg_backward, product};
+                         attention,        sigreg,     sigreg_backward, linear};
 
 }  // namespace fastwm::FASTWM_ISA

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from fastwm import reference
 from fastwm.engine.backend import cpu_module
 from fastwm.ops import _check
 from fastwm.ops._register import op
@@ -24,7 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bfloat16: b
     Raises TypeError or ValueError naming the argument.
     """
     if isinstance(x, Tensor) and x.numel() == 0:
-        return F.linear(x, weight, bias)
+        return reference.linear(x, weight, bias)
     autocast = torch.is_autocast_enabled(x.device.type) if isinstance(x, Tensor) else False
     _check_linear(x, weight, bias, autocast=autocast and not bfloat16)
     if bfloat16 and x.dtype != torch.float32:
@@ -32,10 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bfloat16: b
     if x.dtype == torch.float32 and (bfloat16 or not autocast) and _isa(x, bfloat16) is not None:
         found: Tensor = _Linear.apply(x, weight, bias, bfloat16)
         return found
-    if not bfloat16:
-        return F.linear(x, weight, bias)
-    narrow = [None if t is None else t.to(torch.bfloat16) for t in (x, weight, bias)]
-    return F.linear(*narrow).float()  # type: ignore[arg-type]
+    return reference.linear(x, weight, bias, bfloat16=bfloat16)
 
 
 class _Linear(torch.autograd.Function):
@@ -101,8 +98,8 @@ def _product(
     a, b = a.contiguous(), b.contiguous()
     bias = None if bias is None else bias.contiguous()
     cpu = cpu_module()
-    workspace = torch.empty(threads, cpu.PRODUCT_WORKSPACE)
+    workspace = torch.empty(threads, cpu.LINEAR_WORKSPACE)
     K = a.shape[0] if a_turned else a.shape[1]
     addresses = map(_check.address, (a, b, bias, found, workspace))
-    cpu.product(isa, *addresses, *found.shape, K, a_turned, b_turned, bfloat16, threads)
+    cpu.linear(isa, *addresses, *found.shape, K, a_turned, b_turned, bfloat16, threads)
     return found

@@ -7,6 +7,7 @@ from fastwm.reference.cem_update import cem_update
 from fastwm.reference.frame_attention import frame_attention
 from fastwm.reference.gated_residual import gated_residual, gated_residual_backward
 from fastwm.reference.goal_cost import goal_cost
+from fastwm.reference.linear import linear
 from fastwm.reference.sigreg import sigreg
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "gated_residual",
     "gated_residual_backward",
     "goal_cost",
+    "linear",
     "sigreg",
 ]

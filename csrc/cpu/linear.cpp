@@ -26,7 +26,7 @@ constexpr int64_t BLOCK = LANES == 16  ? 12
 constexpr int64_t GROUP = 4;                 // panels of a task, at most
 constexpr int64_t CHUNK = 256;               // of K
 constexpr int64_t ROWS = 32 * BLOCK;         // of a task, about, where there are enough tasks
-static_assert(GROUP * PANEL * CHUNK + BLOCK * CHUNK + LANES <= PRODUCT_WORKSPACE, "what a task packs");
+static_assert(GROUP * PANEL * CHUNK + BLOCK * CHUNK + LANES <= LINEAR_WORKSPACE, "what a task packs");
 
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
@@ -82,7 +82,7 @@ FASTWM_INLINE void pair_rows(const float* from, int64_t ld, int64_t rows, int64_
 }
 
 // packed[pair][PANEL], as pack_panel has it
-void pack_pairs(const ProductArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
+void pack_pairs(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
   const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL, pairs = (count + 1) / 2;
   if (columns < PANEL) std::memset(packed, 0, sizeof(float) * pairs * PANEL);
   if (!p.b_turned) return pair_rows(p.b + first_k * p.N + column, p.N, count, columns, packed, PANEL);
@@ -102,7 +102,7 @@ void pack_pairs(const ProductArgs& p, int64_t first_k, int64_t count, int64_t co
 #endif
 
 // packed[k][PANEL] = op(B)[first_k + k][column + ...], zero beyond N
-void pack_panel(const ProductArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
+void pack_panel(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
   const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL;
   if (columns < PANEL) std::memset(packed, 0, sizeof(float) * count * PANEL);
   if (!p.b_turned) {
@@ -117,7 +117,7 @@ void pack_panel(const ProductArgs& p, int64_t first_k, int64_t count, int64_t co
 }
 
 template <bool pairs>
-FASTWM_INLINE void pack(const ProductArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
+FASTWM_INLINE void pack(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
 #if FASTWM_ISA_avx512_bf16
   if constexpr (pairs) return pack_pairs(p, first_k, count, column, packed);
 #endif
@@ -176,7 +176,7 @@ int64_t parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
 // A block of rows as `micro` reads it: of a turned A [count, M] side by side for each k, else, as pairs, one after
 // another.
 template <bool pairs>
-FASTWM_INLINE void pack_rows(const ProductArgs& p, const float* a, int64_t rows, int64_t count, float* packed) {
+FASTWM_INLINE void pack_rows(const LinearArgs& p, const float* a, int64_t rows, int64_t count, float* packed) {
 #if FASTWM_ISA_avx512_bf16
   if constexpr (pairs) {
     if (p.a_turned) return pair_rows(a, p.M, count, rows, packed, rows);
@@ -197,7 +197,7 @@ struct Cut {  // of C: how many shares of rows and groups of panels
   int64_t shares, groups;
 };
 
-Cut cut(const ProductArgs& p) {
+Cut cut(const LinearArgs& p) {
   const int64_t groups = parts(p.N, GROUP * PANEL), wanted = parts(p.threads, groups);
   const int64_t shares = parts(p.M, ROWS) > wanted ? parts(p.M, ROWS) : wanted, most = parts(p.M, BLOCK);
   return {shares < most ? shares : most, groups};
@@ -205,12 +205,12 @@ Cut cut(const ProductArgs& p) {
 
 template <bool pairs>
 void task(void* context, int64_t index, int32_t worker) {
-  const ProductArgs& p = *static_cast<const ProductArgs*>(context);
+  const LinearArgs& p = *static_cast<const LinearArgs*>(context);
   const auto [shares, groups] = cut(p);
   const int64_t share = index / groups, first_row = share * p.M / shares, end_row = (share + 1) * p.M / shares;
   const int64_t group = index % groups, panels = parts(p.N, PANEL), end = (group + 1) * panels / groups * PANEL;
   const int64_t first_column = group * panels / groups * PANEL, end_column = end < p.N ? end : p.N;
-  float* packed_b = p.workspace + worker * PRODUCT_WORKSPACE;
+  float* packed_b = p.workspace + worker * LINEAR_WORKSPACE;
   float* packed_a = packed_b + GROUP * PANEL * CHUNK;
   for (int64_t k = 0; k < p.K || k == 0; k += CHUNK) {
     const int64_t count = p.K - k < CHUNK ? p.K - k : CHUNK, steps = pairs ? (count + 1) / 2 : count;
@@ -243,14 +243,14 @@ void task(void* context, int64_t index, int32_t worker) {
 
 }  // namespace
 
-void product(const ProductArgs& p) {
+void linear(const LinearArgs& p) {
   const auto [shares, groups] = cut(p);
 #if FASTWM_ISA_avx512_bf16
   const auto run = p.bfloat16 ? task<true> : task<false>;
 #else
   const auto run = task<false>;
 #endif
-  parallel_for(shares * groups, p.threads, run, const_cast<ProductArgs*>(&p));
+  parallel_for(shares * groups, p.threads, run, const_cast<LinearArgs*>(&p));
 }
 
 }  // namespace fastwm::FASTWM_ISA
