@@ -51,7 +51,7 @@ class LatentPolicy:
     ) -> Tensor:
         """context [B, K, E] -> proposals [B, count, horizon, A] in environment units; see `fastwm.planning.Policy`."""
         del past_actions  # the policy sees frames alone
-        target = _next_goal(goal)
+        target = goal.next
         B = len(context)
         first = min(horizon, self.keep if horizon > self.model.config.chunk else horizon)
         actions = self.model.policy(context, target, count, generator, horizon=first)
@@ -64,16 +64,6 @@ class LatentPolicy:
             more = self.model.policy(seen, wanted, 1, generator, horizon=min(self.keep, horizon - done))
             actions = torch.cat([actions, more.view(B, count, -1, actions.shape[3])], dim=2)
         return actions
-
-
-def _next_goal(goal: Goal) -> Tensor | None:
-    """[B, G, E] -> [B, E]"""
-    if goal.latents is None:
-        return None
-    if goal.reached is None:
-        return goal.latents[:, 0]
-    place = goal.reached.clamp(max=goal.latents.shape[1] - 1)
-    return goal.latents[torch.arange(len(place)), place]
 
 
 class Reactive(ClosedLoop):

@@ -58,11 +58,11 @@ class MixtureHead(nn.Module):
 
 
 def mixture_log_prob(mixture: tuple[Tensor, Tensor, Tensor], actions: Tensor) -> Tensor:
-    """Exact log-probability [B] of normalised chunks [B, T, A]."""
+    """Exact log-probability [...] of chunks [..., T, A] in the mixture's units: weights [..., M], moments [..., M, T, A]."""
     weights, mean, spread = mixture
-    error = (actions[:, None] - mean) * torch.exp(-spread)
+    error = (actions[..., None, :, :] - mean) * torch.exp(-spread)
     each = -0.5 * error.square() - spread - 0.5 * math.log(2 * math.pi)
-    return torch.logsumexp(weights + each.sum(dim=(2, 3)), dim=1)
+    return torch.logsumexp(weights + each.sum(dim=(-2, -1)), dim=-1)
 
 
 def mixture_sample(

@@ -201,13 +201,35 @@ class LatentWAM(PixelModel):
             raise ValueError(
                 f"action_head is {self.config.action_head!r}; expected 'mixture', whose density is known"
             )
-        T = actions.shape[1]
-        self._check_request(context, goal, T)
+        self.normalise(actions)  # checks them
+        return heads.mixture_log_prob(self.density(context, goal, horizon=actions.shape[1]), actions)
+
+    def density(
+        self,
+        context: Tensor,
+        goal: Tensor | None,
+        *,
+        horizon: int | None = None,
+        samples: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The policy as a mixture of M Gaussians over chunks: log weights [B, M], means and log standard deviations
+        [B, M, T, A], environment units.
+
+        Of a flow head, whose density is not known, one Gaussian with the moments of `samples` draws by `generator`, their
+        standard deviation a hundredth of the training actions' at least.
+        """
+        horizon = self.config.chunk if horizon is None else horizon
+        self._check_request(context, goal, horizon)
+        if self.config.action_head == "flow":
+            drawn = self.policy(context, goal, samples, generator, horizon=horizon)
+            std = torch.maximum(drawn.std(dim=1, keepdim=True), 0.01 * self.action_std)
+            return drawn.new_zeros(len(drawn), 1), drawn.mean(dim=1, keepdim=True), std.log()
         frames = context[:, -self.config.history :]
-        memory = join(self.watch(frames)[1], self.goal_memory(goal, len(context), frames.shape[1] - 1))
-        tokens = self.action_tokens(memory, frames.shape[1] - 1, T, None, None, None)
-        found = heads.mixture_log_prob(self.mixture(tokens), self.normalise(actions))
-        return found - T * self.action_std.log().sum()
+        now = frames.shape[1] - 1
+        memory = join(self.watch(frames)[1], self.goal_memory(goal, len(context), now))
+        weights, mean, spread = self.mixture(self.action_tokens(memory, now, horizon, None, None, None))
+        return weights, self.denormalise(mean), spread + self.action_std.log()
 
     def goal_memory(self, goal: Tensor | None, batch: int, now: int, dropped: Tensor | None = None) -> Memory:
         """What action slots may see of the goal [B, E]; None, or `dropped` bool [B]: that there is none."""
