@@ -1,4 +1,4 @@
-"""What a LatentWAM reads from its tokens: the next latent, actions, and how far a goal is."""
+"""What a LatentWAM reads from tokens and latents: the next latent, actions, how far a goal is, what a block earned."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ class DistanceHead(nn.Module):
         """latents [..., E], goal [..., E] -> [...], at least 0"""
         x = torch.cat([latents, goal - latents], dim=-1)
         return self.reach * F.softplus(self.fc3(F.silu(self.fc2(F.silu(self.fc1(x)))))[..., 0]).float()
+
+
+class OutcomeHead(nn.Module):
+    """One number of a block of actions and the latent that it led to: a reward, the log-odds of an end."""
+
+    def __init__(self, embed_dim: int, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim + action_dim, hidden)
+        self.fc2 = nn.Linear(hidden, 1)
+
+    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """latents [..., E], normalised actions [..., A] -> [...]"""
+        x = torch.cat([latents, actions.to(latents.dtype)], dim=-1)
+        return self.fc2(F.silu(self.fc1(x)))[..., 0].float()
 
 
 class MixtureHead(nn.Module):
