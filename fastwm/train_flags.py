@@ -76,6 +76,7 @@ TRAIN_HELP = {
     "video_weight": "(wam)",
     "reward_weight": "(wam, --reward-head)",
     "termination_weight": "(wam, --termination-head)",
+    "outcomes_of": "what a row's `reward` and `terminated` are of: its action, or its frame (stable-worldmodel's) (wam)",
     "inverse_share": "of the samples, which also train the inverse mode (wam)",
     "goal_dropout": "share of the samples whose policy sees no goal (wam)",
     "expectile": "distances lean to the shortest seen (wam)",

@@ -61,6 +61,9 @@ def test_a_block_of_steps_earns_their_sum_and_ends_with_any(dots: Path) -> None:
     last = outcomes.read(config, episodes, episodes.offsets[:1] + 2, 4)["terminated"]
     assert last.tolist() == [[0.0, 0.0, 1.0]]
     assert found["terminated"].tolist() == [[0.0, 0.0, 0.0]]
+    arrived = outcomes.read(config, episodes, episodes.offsets[:1], 4, "frame")
+    later = episodes.rows(np.arange(1, 10), ("reward",))["reward"].reshape(3, 3)
+    np.testing.assert_allclose(arrived["reward"][0], later.sum(1), rtol=1e-6)
 
 
 def test_each_loss_is_its_formula(dots: Path) -> None:
@@ -230,6 +233,8 @@ def test_refusals(dots: Path, tmp_path: Path) -> None:
         model.survival(torch.randn(2, 12), torch.randn(2, 3))
     with pytest.raises(ValueError, match="reward_head is 1; expected True or False"):
         dataclasses.replace(SIZES, reward_head=1)
+    with pytest.raises(ValueError, match="outcomes_of is 'row'; expected 'action' or 'frame'"):
+        dataclasses.replace(QUICK, outcomes_of="row")
     with pytest.raises(TypeError, match="survival is float"):
         Reward(model.reward, survival=0.9)  # type: ignore[arg-type]
     plain = write_dots(tmp_path / "plain.h5")

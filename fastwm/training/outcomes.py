@@ -1,10 +1,13 @@
 """What a LatentWAM's optional heads learn from: the columns `reward` and `terminated` of episodes that have them.
 
-Row t is the step that action t takes, as environments answer it: what it earned, and whether the episode ended there. A block
-of several steps earns their sum and ends with any of them. NaN is not known, and teaches nothing.
+Action t leads from frame t to frame t + 1; what it earned, and whether the episode ended with it, stands in row t or in row
+t + 1, which data does not say of itself (`Rows`). A block of several steps earns their sum and ends with any of them. NaN is
+not known, and teaches nothing.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from fastwm.objectives.processes import total
 from fastwm.training.sampler import evenly_spaced
 
 COLUMNS = {"reward": "reward", "termination": "terminated"}  # head: column
+Rows = Literal["action", "frame"]  # that outcomes stand in: of the action, or of the frame that it led to
 JUDGED = 2048  # windows that the rewards' statistics are of
 
 
@@ -45,22 +49,28 @@ def check(config: LatentWAMConfig, episodes: Episodes) -> None:
 
 
 def read(
-    config: LatentWAMConfig, episodes: Episodes, starts: NDArray[np.int64], length: int
+    config: LatentWAMConfig,
+    episodes: Episodes,
+    starts: NDArray[np.int64],
+    length: int,
+    rows_of: Rows = "action",
 ) -> dict[str, NDArray[np.float32]]:
     """Of windows of `length` frames, what each block earned and whether it ended the episode: float32 [b, length - 1]."""
     names, skip = columns(config), config.action_block
     if not names:
         return {}
-    rows = episodes.batch(starts, (length - 1) * skip, columns=names)
+    rows = episodes.batch(starts + (rows_of == "frame"), (length - 1) * skip, columns=names)
     blocks = {name: np.float32(values).reshape(-1, length - 1, skip) for name, values in rows.items()}
     return {name: each.sum(2) if name == "reward" else each.max(2) for name, each in blocks.items()}
 
 
-def prepare(model: LatentWAM, training: Episodes, windows: NDArray[np.int64], length: int) -> None:
+def prepare(
+    model: LatentWAM, training: Episodes, windows: NDArray[np.int64], length: int, rows_of: Rows = "action"
+) -> None:
     """Give a reward head the mean and standard deviation of the blocks' rewards; ValueError where none is known."""
     if not model.config.reward_head:
         return
-    rewards = read(model.config, training, evenly_spaced(windows, JUDGED), length)["reward"]
+    rewards = read(model.config, training, evenly_spaced(windows, JUDGED), length, rows_of)["reward"]
     known = rewards[np.isfinite(rewards)].astype(np.float64)
     if not known.size:
         raise ValueError(

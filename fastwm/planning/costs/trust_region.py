@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrustRegion(Cost):
-    """Minus the log-probability of a plan's actions under the policy of a `LatentWAM`: `distance + 0.01 * TrustRegion(wam)`.
+    """Minus the log-probability of a plan's actions under the policy of a `LatentWAM`: `distance + 0.1 * TrustRegion(wam)`.
 
     Keeps a search near actions that the model was trained on, where its predictions can be trusted (behaviour-regularised
     planning; LeWAM's planners hold to their policy so, arXiv:2610.12818). The policy is asked once per plan, of the first

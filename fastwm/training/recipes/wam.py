@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -36,7 +36,11 @@ JUDGED = 96  # validation windows
 
 @dataclasses.dataclass(frozen=True)
 class WamTrainConfig(RunConfig):
-    """A run of `WamRecipe`. unroll: steps on its own predictions, 1 is teacher forcing alone."""
+    """A run of `WamRecipe`. unroll: steps on its own predictions, 1 is teacher forcing alone.
+
+    outcomes_of: what a row's `reward` and `terminated` are of: the "action" that is taken there (LeRobot, D4RL), or the "frame"
+    that was arrived at (stable-worldmodel, which moves actions back by a row, but nothing else).
+    """
 
     unroll: int = 3
     policy_weight: float = 1.0
@@ -44,6 +48,7 @@ class WamTrainConfig(RunConfig):
     video_weight: float = 0.1
     reward_weight: float = 0.2  # of models with such heads, as is the next
     termination_weight: float = 0.2
+    outcomes_of: outcomes.Rows = "action"
     regulariser_weight: float = 0.1
     inverse_share: float = 0.25  # of the samples, whose action slots also see where their blocks led
     goal_dropout: float = 0.1
@@ -56,6 +61,8 @@ class WamTrainConfig(RunConfig):
         self._check_integers(unroll=1, projections=1, knots=2)
         self._check_numbers("policy_weight", "distance_weight", "video_weight", "regulariser_weight")
         self._check_numbers("reward_weight", "termination_weight")
+        if self.outcomes_of not in get_args(outcomes.Rows):
+            raise ValueError(f"outcomes_of is {self.outcomes_of!r}; expected 'action' or 'frame'")
         for name in ("inverse_share", "goal_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a share from 0 to 1")
@@ -114,7 +121,7 @@ class WamRecipe(Recipe):
     def prepare(self, training: Episodes) -> None:
         mean, std = training.action_statistics(self.model.config.action_block)
         self.model.set_action_statistics(torch.as_tensor(mean), torch.as_tensor(std))
-        outcomes.prepare(self.model, training, self.windows(training), self.length)
+        outcomes.prepare(self.model, training, self.windows(training), self.length, self.config.outcomes_of)
 
     def windows(self, episodes: Episodes) -> NDArray[np.int64]:
         return episodes.windows(self.length, frame_skip=self.model.config.action_block)
@@ -122,7 +129,7 @@ class WamRecipe(Recipe):
     def batch(self, episodes: Episodes, starts: NDArray[np.int64]) -> dict[str, Tensor]:
         skip = self.model.config.action_block
         found = episodes.batch(starts, self.length, frame_skip=skip, columns=("pixels", "action"))
-        found |= outcomes.read(self.model.config, episodes, starts, self.length)
+        found |= outcomes.read(self.model.config, episodes, starts, self.length, self.config.outcomes_of)
         return {name: torch.as_tensor(values) for name, values in found.items()}
 
     def draws(self, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
