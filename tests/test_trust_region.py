@@ -19,6 +19,7 @@ from fastwm import (
     MixtureCEM,
     Planner,
     PredictiveSampling,
+    Replicas,
     Risk,
     TrustRegion,
 )  # fmt: skip
@@ -152,6 +153,16 @@ def test_an_ensemble_and_a_constraint(wam, engine) -> None:
         engine, CEM(20, 5, 4, min_std=0.05), T, cost=GoalDistance() + limit + 0.1 * TrustRegion(wam)
     )
     assert planner.plan({"latents": context}, goal, generator=0).stats["violation"].isfinite().all()
+
+
+def test_environments_shared_out_keep_their_own_region(wam, engine) -> None:
+    context, goal = given()
+    cost = GoalDistance() + 5.0 * TrustRegion(wam)
+    plans = [
+        Planner(one, CEM(20, 5, 2), T, cost=cost).plan({"latents": context}, goal, generator=0).actions
+        for one in (engine, Replicas([engine, engine]))
+    ]
+    torch.testing.assert_close(plans[0], plans[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("propose_in", ["every", "first"])
