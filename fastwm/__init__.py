@@ -33,6 +33,7 @@ _HOMES = {
     "Reward": "fastwm.planning",
     "Value": "fastwm.planning",
     "TemporalDistance": "fastwm.planning",
+    "TrustRegion": "fastwm.planning",
     "Constraint": "fastwm.planning",
     "Risk": "fastwm.planning",
     "Sum": "fastwm.planning",
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from fastwm.planning import Smoothness as Smoothness
     from fastwm.planning import Sum as Sum
     from fastwm.planning import TemporalDistance as TemporalDistance
+    from fastwm.planning import TrustRegion as TrustRegion
     from fastwm.planning import Value as Value
 
 

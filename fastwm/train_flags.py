@@ -49,6 +49,8 @@ MODEL_HELP = {
     "action_head": "of the policy (wam)",
     "flow_steps": "of the policy (wam, flow)",
     "components": "of the policy (wam, mixture)",
+    "reward_head": "predict rewards, from the data's `reward` (wam)",
+    "termination_head": "predict the episode's end, from the data's `terminated` (wam)",
 }
 TRAIN_HELP = {
     "steps": "optimizer steps; the learning rate's cosine spans exactly these",
@@ -72,6 +74,9 @@ TRAIN_HELP = {
     "policy_weight": "(wam)",
     "distance_weight": "(wam)",
     "video_weight": "(wam)",
+    "reward_weight": "(wam, --reward-head)",
+    "termination_weight": "(wam, --termination-head)",
+    "outcomes_of": "what a row's `reward` and `terminated` are of: its action, or its frame (stable-worldmodel's) (wam)",
     "inverse_share": "of the samples, which also train the inverse mode (wam)",
     "goal_dropout": "share of the samples whose policy sees no goal (wam)",
     "expectile": "distances lean to the shortest seen (wam)",

@@ -23,15 +23,15 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Episodes:
     return Episodes(write_dots(tmp_path_factory.mktemp("dots") / "dots.h5"))
 
 
-def parts(head: str = "mixture") -> tuple[LatentWAM, Planner]:
-    model = random_wam(action_dim=2, window=1, history=1, action_head=head)
+def parts(head: str = "mixture", history: int = 1) -> tuple[LatentWAM, Planner]:
+    model = random_wam(action_dim=2, window=1, history=history, action_head=head)
     engine = fastwm.compile(model, backend="cpu", dtype="float32", threads=1)
     return model, Planner(engine, CEM(8, 2, 2, low=-1.0, high=1.0), 4)
 
 
-@pytest.mark.parametrize("head", ["flow", "mixture"])
-def test_the_policy_learns_the_plans_and_the_world_stays(episodes: Episodes, head: str) -> None:
-    model, planner = parts(head)
+@pytest.mark.parametrize(("head", "history"), [("flow", 1), ("mixture", 1), ("flow", 3), ("mixture", 2)])
+def test_the_policy_learns_the_plans_and_the_world_stays(episodes: Episodes, head: str, history: int) -> None:
+    model, planner = parts(head, history)
     contexts, goals = starts(model, episodes, QUICK)
     plans = make_plans(planner, contexts, goals, QUICK)
     taught = imitate(model, contexts, goals, plans, QUICK)
@@ -43,6 +43,23 @@ def test_the_policy_learns_the_plans_and_the_world_stays(episodes: Episodes, hea
     assert loss(taught) < loss(model) - 0.1
     for (name, old), new in zip(model.state_dict().items(), taught.state_dict().values(), strict=True):
         assert torch.equal(old, new) or name.split(".")[0] in ACTIONS, name
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("history", [1, 2, 3])
+def test_the_policy_moves_a_share_of_the_starts(episodes: Episodes, history: int) -> None:
+    """Each to a frame of where it leads from the data's, with the frames that came before that one."""
+    model, _ = parts(history=history)
+    config = dataclasses.replace(QUICK, imagined=0.5)
+    real, goals = starts(model, episodes, dataclasses.replace(config, imagined=0.0))
+    found, same = starts(model, episodes, config)
+    assert torch.equal(goals, same)
+    assert torch.equal(found[6:], real[6:])
+    actions = model.policy(real[:6], goals[:6], 1, torch.Generator().manual_seed(config.seed))
+    path = torch.cat([real[:6], model.rollout(real[:6, -1:], actions)[:, 0]], dim=1)  # [6, history + 4, E]
+    for b in range(6):
+        places = [n for n in range(1, 5) if torch.allclose(found[b], path[b, n : n + history], atol=1e-5)]
+        assert len(places) == 1
 
 
 def test_plans_do_not_depend_on_the_batch(episodes: Episodes) -> None:

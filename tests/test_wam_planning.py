@@ -137,6 +137,24 @@ def test_the_reactive_policy_answers_for_each_episode_alone(wam) -> None:
     assert together.shape == (3, 3)
 
 
+@torch.no_grad()
+def test_the_reactive_policy_remembers_its_history() -> None:
+    """Of every episode its own frames, also where others have ended; fewer at first."""
+    model = random_wam(window=1, history=3, action_head="mixture")
+    random = np.random.default_rng(0)
+    goal = random.integers(0, 256, (3, 16, 16, 3), np.uint8)
+    frames = random.integers(0, 256, (5, 3, 16, 16, 3), np.uint8)
+    policy = Reactive(model)
+    for _ in range(2):  # begin forgets
+        policy.begin(goal, 0)
+        for decision, active in enumerate(([0, 1, 2], [0, 1, 2], [0, 2], [0, 2], [2])):
+            found = policy.act(decision, np.array(active), frames[decision, active])
+            seen = torch.as_tensor(frames[max(0, decision - 2) : decision + 1, active]).transpose(0, 1)
+            aim = model.encode(torch.as_tensor(goal[active]))
+            expected = model.policy(model.encode(seen), aim, 1, horizon=1, temperature=0.0)[:, 0, 0]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_refusals(wam) -> None:
     with pytest.raises(ValueError, match="keep is 5, expected None or an integer from 1 to 4"):
         LatentPolicy(wam, keep=5)

@@ -16,6 +16,7 @@ from fastwm.planning.costs import (
     Smoothness,
     Sum,
     TemporalDistance,
+    TrustRegion,
     Value,
 )
 from fastwm.planning.function import FunctionDynamics
@@ -65,6 +66,7 @@ __all__ = [
     "State",
     "Sum",
     "TemporalDistance",
+    "TrustRegion",
     "Value",
     "WarmStart",
     "search",

@@ -35,6 +35,14 @@ class Goal:
         """Whether there is more than one goal by latents."""
         return self.latents is not None and self.latents.shape[1] > 1
 
+    @property
+    def next(self) -> Tensor | None:
+        """Latents [B, E] of the first goal that is not reached, the last one's if all are."""
+        if self.latents is None or self.reached is None:
+            return None if self.latents is None else self.latents[:, 0]
+        place = self.reached.clamp(max=self.latents.shape[1] - 1)
+        return self.latents[torch.arange(len(place), device=place.device), place]
+
     def equals(self, other: Goal) -> bool:
         """Whether every number is the same."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("latents", "state", "reached"))

@@ -20,7 +20,8 @@ class LatentPolicy:
     """Mode 1 of a LatentWAM (LeCun 2022): actions that lead towards a goal, without a search; the planner is mode 2.
 
     Horizons beyond the model's chunk go on from where its own forward mode says that the chunk leads. Without a goal the policy
-    says what is usually done. Of several goals in order the first that is not reached counts.
+    says what is usually done. Of several goals in order the first that is not reached counts. A planner's context holds no
+    more frames than its engine's window, so that there a policy of a longer history sees fewer than it was trained on.
     keep: how many blocks of a chunk are taken before the next is asked for, None all of them.
     """
 
@@ -51,7 +52,7 @@ class LatentPolicy:
     ) -> Tensor:
         """context [B, K, E] -> proposals [B, count, horizon, A] in environment units; see `fastwm.planning.Policy`."""
         del past_actions  # the policy sees frames alone
-        target = _next_goal(goal)
+        target = goal.next
         B = len(context)
         first = min(horizon, self.keep if horizon > self.model.config.chunk else horizon)
         actions = self.model.policy(context, target, count, generator, horizon=first)
@@ -66,18 +67,11 @@ class LatentPolicy:
         return actions
 
 
-def _next_goal(goal: Goal) -> Tensor | None:
-    """[B, G, E] -> [B, E]"""
-    if goal.latents is None:
-        return None
-    if goal.reached is None:
-        return goal.latents[:, 0]
-    place = goal.reached.clamp(max=goal.latents.shape[1] - 1)
-    return goal.latents[torch.arange(len(place)), place]
-
-
 class Reactive(ClosedLoop):
-    """The policy alone in a closed loop, for `fastwm.evaluation`: the first block of its one answer, and no planning."""
+    """The policy alone in a closed loop, for `fastwm.evaluation`: the first block of its one answer, and no planning.
+
+    It sees as many of the frames of its decisions as the model's history, fewer at first.
+    """
 
     name = "policy"
 
@@ -87,9 +81,12 @@ class Reactive(ClosedLoop):
     @torch.no_grad()
     def begin(self, goal: NDArray[Any], seed: int, first: int = 0) -> None:
         self._goal = torch.cat([self._model.encode(part) for part in torch.as_tensor(goal).split(32)])
+        self._past: list[Tensor] = []  # [n, E] each, of the last decisions
 
     @torch.no_grad()
     def act(self, decision: int, episodes: NDArray[np.int64], seen: NDArray[Any]) -> NDArray[np.float32]:
-        context = self._model.encode(torch.as_tensor(seen))[:, None]
-        goal = self._goal[torch.as_tensor(episodes)]
-        return self._model.policy(context, goal, 1, horizon=1, temperature=0.0)[:, 0, 0].numpy()
+        which, now = torch.as_tensor(episodes), torch.zeros_like(self._goal)
+        now[which] = self._model.encode(torch.as_tensor(seen))
+        self._past = [*self._past, now][-self._model.config.history :]
+        context = torch.stack(self._past, dim=1)[which]  # [b, K, E]
+        return self._model.policy(context, self._goal[which], 1, horizon=1, temperature=0.0)[:, 0, 0].numpy()

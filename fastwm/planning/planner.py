@@ -6,7 +6,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from fastwm.planning.plan import Plan
 from fastwm.planning.policy import Policy, continued, propose
 from fastwm.planning.recommended import SEARCH_OPTIONS, recommended_search
 from fastwm.planning.sampling import Sampling, best
-from fastwm.planning.search import Iteration
+from fastwm.planning.search import Iteration, Propose
 from fastwm.planning.shared_out import SharedSolver
 from fastwm.planning.solve import Problem, Solver
 from fastwm.planning.warm_start import WarmStart, first_blocks, first_kept, first_mean, first_std
@@ -42,6 +42,9 @@ class Planner:
     the distance from the last latent to the goal's. Where it has constraints, the plan is the cheaper of the final mean and
     the best candidate seen. An Ensemble needs a `Risk`: what its members' costs become is to be said.
     policy: proposes a share of the candidates (`policy_share`, one at least), and what a warm start does not reach.
+    propose_in: "every" iteration tries all proposals again, beside what has become of them (TD-MPC2, arXiv:2310.16828), or the
+    "first" alone, after which all candidates are draws around the best. Some searches propose in the first alone anyway:
+    those that descend from their candidates, and `MixtureCEM`.
     fallback: the plan when not one iteration fits the deadline: the "warm_start" (the rest of the plan before, or the mean of
     the training actions), the "policy"'s first proposal, or "zero" actions.
     seed: of the planner's own random numbers; every plan takes the next of its sequence.
@@ -58,6 +61,7 @@ class Planner:
         cost: Cost | Callable[[Tensor, Tensor], Tensor] | None = None,
         policy: Policy | None = None,
         policy_share: float = 0.05,
+        propose_in: Propose = "every",
         fallback: Fallback = "warm_start",
         seed: int = 0,
     ) -> None:
@@ -73,6 +77,8 @@ class Planner:
             raise ValueError(f"horizon is {horizon!r}, expected an integer of at least 1")
         if not isinstance(policy_share, (int, float)) or not 0.0 <= policy_share < 1.0:
             raise ValueError(f"policy_share is {policy_share!r}, expected 0 <= policy_share < 1")
+        if propose_in not in get_args(Propose):
+            raise ValueError(f"propose_in is {propose_in!r}, expected 'every' or 'first'")
         if fallback not in ("warm_start", "policy", "zero"):
             raise ValueError(f"fallback is {fallback!r}, expected 'warm_start', 'policy' or 'zero'")
         if policy is None and fallback == "policy":
@@ -88,13 +94,14 @@ class Planner:
             raise ValueError(f"cost is {self.cost}, but engine is {made} Ensemble, expected {expected}")
         self.policy, self.policy_share, self.fallback = policy, policy_share, fallback
         engines = engine.engines if isinstance(engine, Replicas) else (engine,)
-        solvers = [Solver(one, self.optimizer, self.cost) for one in engines]
+        self.propose_in = propose_in
+        solvers = [Solver(one, self.optimizer, self.cost, propose_in) for one in engines]
         self._solver = SharedSolver(solvers) if isinstance(engine, Replicas) else solvers[0]
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in ("engine", "optimizer", "cost") and name in self.__dict__:
+        if name in ("engine", "optimizer", "cost", "propose_in") and name in self.__dict__:
             raise AttributeError(f"{name} of a Planner cannot be changed: make another Planner")
         super().__setattr__(name, value)
 
@@ -201,7 +208,8 @@ class Planner:
         generator: a seed, or a torch generator to draw it from; None takes the planner's next seed.
         environments: [B] random stream of each environment, by default 0 .. B-1: a plan for one environment
             of a batch is, bit for bit, the plan for that environment alone with the same generator and stream.
-        proposals: [B, n, T, A] candidates, a policy's for instance, that take the place of as many draws in every iteration.
+        proposals: [B, n, T, A] candidates, a policy's for instance, that take the place of as many draws in every iteration (or
+            in the first: `propose_in`).
         callback: is called with what every iteration did, before the next.
 
         Raises TypeError or ValueError naming an argument that does not fit, before any work, and RuntimeError
@@ -251,7 +259,7 @@ class Planner:
             either = torch.stack([final, record.best_actions], dim=1)  # [B, 2, T, A]
             either = either if record.iterations else either[:, 1:]
             latents = engine.rollout(context, either, past_actions, keep=self.cost.keep)
-            actions, stats["violation"] = _cheapest(self.cost, latents, either, target)
+            actions, stats["violation"] = _cheapest(self.cost.at(context, target), latents, either, target)
         return Plan(
             actions=actions,
             cost=state.elite_cost,

@@ -19,6 +19,7 @@ from fastwm.planning.sampling import Sampling, State, choose
 # How a search ended, best first: all iterations ran; every environment's converged; the next iteration would not have ended in
 # time; an iteration was cut short by the deadline (its candidates count, its refit does not); not one iteration fitted.
 End = Literal["complete", "converged", "deadline", "cut", "fallback"]
+Propose = Literal["every", "first"]  # iteration that proposals take part in
 
 
 class Iteration(NamedTuple):
@@ -58,6 +59,7 @@ def search(
     *,
     fallback: Tensor | None = None,
     proposals: Tensor | None = None,
+    propose_in: Propose = "every",
     kept: Tensor | None = None,
     judge: Callable[[], Tensor] | None = None,
     callback: Callable[[Iteration], object] | None = None,
@@ -69,7 +71,7 @@ def search(
     fallback: [B, T, A], what counts as the best seen until a candidate is; the first mean by default.
     evaluate: has to carry gradients to the candidates if `method.gradients`; NaN is a candidate that was not evaluated.
     judge: where costs change from one iteration to the next, by what the candidates last evaluated compare with others, [B, S].
-    proposals: [B, n, T, A] candidates of every iteration; kept: of the first.
+    proposals: [B, n, T, A] candidates of every iteration, or of the first alone (`propose_in`); kept: of the first.
     expected: seconds that the first iteration is expected to take.
     """
     record = Record(mean if fallback is None else fallback, recovers=method.gradients)
@@ -77,7 +79,8 @@ def search(
     end: End = "complete"
     active: Tensor | None = None  # [B] environments whose search goes on; None: of all
     for iteration in clock.iterations(method.iterations, expected):
-        actions = method.sample(state, draws, iteration, proposals=proposals, threads=threads)  # [B, S, T, A]
+        proposed = proposals if propose_in == "every" or iteration == 0 else None
+        actions = method.sample(state, draws, iteration, proposals=proposed, threads=threads)  # [B, S, T, A]
         if method.gradients:
             cost, gradient = _with_gradient(evaluate, actions)
         else:

@@ -3,9 +3,9 @@
 A search without a deadline is one graph, captured once per shape and started again with other numbers: nothing waits for the
 GPU until the plan is read. With a deadline or an end on convergence the evaluation of an iteration's candidates is one graph,
 and the host looks in between. With a function that a graph may not hold (`Cost.foreign`: Reward, Value, Constraint,
-TemporalDistance, a probe's GoalDistance, a function as the cost), gradients, a cost that changes during the search or a
-callback nothing is captured: the same kernels are started one by one. `Found.graph` says which it was: "search", "iteration"
-or "none".
+TemporalDistance, TrustRegion, a probe's GoalDistance, a function as the cost), gradients, a cost that changes during the
+search or a callback nothing is captured: the same kernels are started one by one. `Found.graph` says which it was: "search",
+"iteration" or "none".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastwm.planning.draws import Draws
 from fastwm.planning.goal import Goal
 from fastwm.planning.inputs import Dynamics
 from fastwm.planning.sampling import Sampling
-from fastwm.planning.search import Found, Iteration, search
+from fastwm.planning.search import Found, Iteration, Propose, search
 
 CPU = torch.device("cpu")
 GRAPHS = 8  # kept, each with the memory of a rollout; the oldest goes. More where one search alone needs more
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
     mean: Tensor  # [B, T, A]
     std: Tensor  # [B, T, A]
     fallback: Tensor  # [B, T, A]
-    proposals: Tensor | None  # [B, n, T, A] of every iteration
+    proposals: Tensor | None  # [B, n, T, A] of every iteration, or of the first
     kept: Tensor | None  # [B, n, T, A] of the first
     environments: Tensor  # int64 [B] random streams
     noise: Tensor | None  # [iterations, B, S, T, A]
@@ -58,6 +58,10 @@ class Problem(NamedTuple):
         return [whole.map(lambda x, r=r: x[r])._replace(noise=n) for r, n in zip(where, noise, strict=True)]  # type: ignore[misc]
 
     @property
+    def goal(self) -> Goal:
+        return Goal(self.latents, self.state, self.reached)
+
+    @property
     def shapes(self) -> tuple[Any, ...]:
         return tuple(None if value is None else tuple(value.shape) for value in self)
 
@@ -65,8 +69,10 @@ class Problem(NamedTuple):
 class Solver:
     """Runs the searches of one planner. Safe to use from several threads at once: on a GPU they take turns."""
 
-    def __init__(self, engine: Dynamics, optimizer: Sampling, cost: Cost) -> None:
-        self.engine, self.optimizer, self.cost = engine, optimizer, cost
+    def __init__(
+        self, engine: Dynamics, optimizer: Sampling, cost: Cost, propose_in: Propose = "every"
+    ) -> None:
+        self.engine, self.optimizer, self.cost, self.propose_in = engine, optimizer, cost, propose_in
         self._gpu: torch.device | None = None
         if getattr(engine, "backend", "") == "cuda":
             self._gpu = engine.device  # type: ignore[attr-defined]
@@ -87,9 +93,10 @@ class Solver:
         expected: float = 0.0,
     ) -> Found:
         """Of a problem on the CPU; what is found is there, too. cost changes during a search if its `begin` makes another."""
-        begun = self.cost.begin(len(problem.mean))
+        cost = self.cost.at(problem.context, problem.goal)
+        begun = cost.begin(len(problem.mean))
         if self._gpu is None:
-            return self._search(problem, seed, begun, clock, callback, expected)
+            return self._search(problem, seed, cost, begun, clock, callback, expected)
         from fastwm.engine.cuda import device as gpu  # a GPU's modules are imported where there is one
 
         device = self._gpu
@@ -97,20 +104,18 @@ class Solver:
         problem = problem._replace(counters=torch.stack([torch.full_like(count, seed), count], dim=1))
         with self._lock, gpu.on(device):
             placed = problem.map(lambda tensor: tensor.to(device))
-            whole = (
-                callback is None and begun is self.cost and self.optimizer.captured and not self.cost.foreign
-            )
+            whole = callback is None and begun is self.cost and self.optimizer.captured and not cost.foreign
             if whole and clock.left is None and not self.optimizer.tolerance:
                 found = self._captured(
                     ("search", *placed.shapes),
-                    lambda given: self._search(given, seed, begun, Clock(None)),
+                    lambda given: self._search(given, seed, cost, begun, Clock(None)),
                     placed,
                     clock,
                 )
                 found = found._replace(graph="search")
             else:
                 evaluate = self._evaluation(placed, clock) if whole else None
-                found = self._search(placed, seed, begun, clock, callback, expected, evaluate)
+                found = self._search(placed, seed, cost, begun, clock, callback, expected, evaluate)
                 found = found._replace(graph="iteration" if whole else "none")
             return found.map(lambda tensor: tensor.to(CPU, copy=True))
 
@@ -118,23 +123,25 @@ class Solver:
         self,
         problem: Problem,
         seed: int,
+        plain: Cost,
         cost: Cost,
         clock: Clock,
         callback: Callable[[Iteration], object] | None = None,
         expected: float = 0.0,
         evaluate: Callable[[Tensor], Tensor] | None = None,
     ) -> Found:
-        changes = cost is not self.cost  # while the search goes on
+        """cost: what `plain` has begun."""
+        changes = cost is not plain  # while the search goes on
         judged: list[Tensor] = []  # the last candidates' cost that does not
 
         def here(actions: Tensor) -> Tensor:
             """[B, S, T, A] -> [B, S]"""
-            goal, threads = Goal(problem.latents, problem.state, problem.reached), self.engine.threads
+            goal, threads = problem.goal, self.engine.threads
             latents = self.engine.rollout(
                 problem.context, actions, problem.past_actions, keep=cost.keep, seconds=clock.left
             )
             if changes:
-                judged[:] = [self.cost(latents, actions, goal, threads=threads).detach()]
+                judged[:] = [plain(latents, actions, goal, threads=threads).detach()]
             return cost(latents, actions, goal, threads=threads)
 
         return search(
@@ -146,6 +153,7 @@ class Solver:
             clock,
             fallback=problem.fallback,
             proposals=problem.proposals,
+            propose_in=self.propose_in,
             kept=problem.kept,
             judge=judged.pop if changes else None,
             callback=callback,

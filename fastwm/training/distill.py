@@ -100,7 +100,10 @@ def distill(
 
 @torch.no_grad()
 def starts(model: LatentWAM, episodes: Episodes, config: DistillConfig) -> tuple[Tensor, Tensor]:
-    """Contexts [N, K, E] and goals [N, E], 1 .. reach blocks ahead in the same episode."""
+    """Contexts [N, K, E], K the model's history, and goals [N, E], 1 .. reach blocks ahead in the same episode.
+
+    Of the first `imagined` the last frames are where the policy led, as far as it went, and those before it the data's.
+    """
     sizes, rng = model.config, np.random.default_rng((config.seed, 0))
     skip = sizes.action_block
     windows = episodes.windows(sizes.history + sizes.reach, frame_skip=skip)
@@ -115,11 +118,13 @@ def starts(model: LatentWAM, episodes: Episodes, config: DistillConfig) -> tuple
         goals.append(model.encode(torch.as_tensor(aim)))
     context, goal = torch.cat(contexts), torch.cat(goals)
     moved = round(config.imagined * config.plans)
-    if moved and sizes.history == 1:
+    if moved:
         random = torch.Generator().manual_seed(config.seed)
         actions = model.policy(context[:moved], goal[:moved], 1, random)
         led = model.rollout(context[:moved, -1:], actions)[:, 0]  # [moved, chunk, E]
-        context[:moved, 0] = led[torch.arange(moved), torch.as_tensor(rng.integers(sizes.chunk, size=moved))]
+        frames = torch.cat([context[:moved], led], dim=1)
+        first = torch.as_tensor(1 + rng.integers(sizes.chunk, size=moved))
+        context[:moved] = frames[torch.arange(moved)[:, None], first[:, None] + torch.arange(sizes.history)]
     return context, goal
 
 
@@ -128,7 +133,7 @@ def make_plans(planner: Planner, contexts: Tensor, goals: Tensor, config: Distil
     found = []
     for first in range(0, len(contexts), config.batch):
         place = slice(first, first + config.batch)
-        obs: dict[str, Any] = {"latents": contexts[place][:, -planner.engine.window :]}
+        obs: dict[str, Any] = {"latents": contexts[place][:, -1:]}  # no action between frames is known
         rows = torch.arange(len(contexts))[place]
         found.append(planner.plan(obs, goals[place], generator=config.seed, environments=rows).actions)
     return torch.cat(found)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fastwm.models.fields import check_sizes, from_fields
 
 WAM_VERSION = 1
+OPTIONAL = ("reward_head", "termination_head")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,8 @@ class LatentWAMConfig:
     flow_steps: int = 8
     components: int = 4  # mixture
     reach: int = 16  # action blocks: the farthest goal that distances are learned for
+    reward_head: bool = False  # from the data's `reward`
+    termination_head: bool = False  # from the data's `terminated`
 
     version: int = WAM_VERSION
 
@@ -51,6 +54,9 @@ class LatentWAMConfig:
         check_sizes(self)
         if self.action_head not in ("flow", "mixture"):
             raise ValueError(f"action_head is {self.action_head!r}; expected 'flow' or 'mixture'")
+        for name in OPTIONAL:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if self.image_size % 16:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of 16")
         if self.head_dim % 2:
@@ -64,4 +70,6 @@ class LatentWAMConfig:
         return from_fields(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Heads that there are not are not mentioned: a file is what it was before there were any."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL}

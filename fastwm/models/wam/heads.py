@@ -1,4 +1,4 @@
-"""What a LatentWAM reads from its tokens: the next latent, actions, and how far a goal is."""
+"""What a LatentWAM reads from tokens and latents: the next latent, actions, how far a goal is, what a block earned."""
 
 from __future__ import annotations
 
@@ -40,6 +40,20 @@ class DistanceHead(nn.Module):
         return self.reach * F.softplus(self.fc3(F.silu(self.fc2(F.silu(self.fc1(x)))))[..., 0]).float()
 
 
+class OutcomeHead(nn.Module):
+    """One number of a block of actions and the latent that it led to: a reward, the log-odds of an end."""
+
+    def __init__(self, embed_dim: int, action_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim + action_dim, hidden)
+        self.fc2 = nn.Linear(hidden, 1)
+
+    def forward(self, latents: Tensor, actions: Tensor) -> Tensor:
+        """latents [..., E], normalised actions [..., A] -> [...]"""
+        x = torch.cat([latents, actions.to(latents.dtype)], dim=-1)
+        return self.fc2(F.silu(self.fc1(x)))[..., 0].float()
+
+
 class MixtureHead(nn.Module):
     """A Gaussian mixture over a whole chunk: one choice of component for all its blocks, so that plans are of one mind."""
 
@@ -58,11 +72,11 @@ class MixtureHead(nn.Module):
 
 
 def mixture_log_prob(mixture: tuple[Tensor, Tensor, Tensor], actions: Tensor) -> Tensor:
-    """Exact log-probability [B] of normalised chunks [B, T, A]."""
+    """Exact log-probability [...] of chunks [..., T, A] in the mixture's units: weights [..., M], moments [..., M, T, A]."""
     weights, mean, spread = mixture
-    error = (actions[:, None] - mean) * torch.exp(-spread)
+    error = (actions[..., None, :, :] - mean) * torch.exp(-spread)
     each = -0.5 * error.square() - spread - 0.5 * math.log(2 * math.pi)
-    return torch.logsumexp(weights + each.sum(dim=(2, 3)), dim=1)
+    return torch.logsumexp(weights + each.sum(dim=(-2, -1)), dim=-1)
 
 
 def mixture_sample(

@@ -25,43 +25,26 @@ import torch
 from torch import Tensor, nn
 
 from fastwm.models import storage
-from fastwm.models.encoder import PatchConvEncoder
-from fastwm.models.heads import Projector
-from fastwm.models.pixel_model import PixelModel
 from fastwm.models.wam import heads
 from fastwm.models.wam.config import LatentWAMConfig
-from fastwm.models.wam.trunk import Memory, Stream, banded, join, latest, share
+from fastwm.models.wam.trunk import Memory, Stream, banded, join, share
+from fastwm.models.wam.world import LatentWorld
 
 FORMAT = "fastwm.latent_wam"
 
 
-class LatentWAM(PixelModel):
+class LatentWAM(LatentWorld):
     """A world model and a policy with one set of weights. Public methods take and give actions in environment units.
 
     Letters: B environments, n proposals, S candidates, T horizon in action blocks, K context frames, E embedding, A numbers in
     one action block, W width.
     """
 
-    config: LatentWAMConfig
-
     def __init__(self, config: LatentWAMConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.metadata: dict[str, str] = {}
         E, W, A = config.embed_dim, config.width, config.action_dim
-        self.encoder = PatchConvEncoder(config.image_size, config.encoder_width, out_dim=E)
-        self.projector = Projector(self.encoder.out_dim, config.projector_dim, E)
-        stream = (W, config.depth, config.heads, config.head_dim, config.mlp_dim)
-
-        self.state_input = nn.Linear(E, W)
-        self.state_stream = Stream(*stream)
-        self.action_encoder = nn.Sequential(
-            nn.Linear(A, config.action_hidden), nn.SiLU(), nn.Linear(config.action_hidden, W)
-        )
-        self.no_action = nn.Parameter(0.02 * torch.randn(W))
-        self.latent_head = heads.LatentHead(W, config.projector_dim, E)
-
-        self.action_stream = Stream(*stream)
+        self.action_stream = Stream(W, config.depth, config.heads, config.head_dim, config.mlp_dim)
         self.goal_input = nn.Linear(E, W)
         self.no_goal = nn.Parameter(0.02 * torch.randn(W))
         self.goal_condition = nn.Parameter(0.02 * torch.randn(W))
@@ -73,80 +56,6 @@ class LatentWAM(PixelModel):
         else:
             self.slot_condition = nn.Parameter(0.02 * torch.randn(W))
             self.mixture = heads.MixtureHead(W, A, config.components)
-
-        self.distance_head = heads.DistanceHead(E, 2 * W, config.reach)
-        self.register_buffer("action_mean", torch.zeros(A))
-        self.register_buffer("action_std", torch.ones(A))
-
-    def denormalise(self, actions: Tensor) -> Tensor:
-        """The inverse of `normalise`."""
-        return actions * self.action_std + self.action_mean
-
-    # ---- the world ----
-
-    def watch(self, latents: Tensor) -> tuple[Tensor, Memory]:
-        """Frames [B, F, E] -> the next latent after each, whatever is done [B, F, E] (video mode), and their memory."""
-        self._check_latents("latents", latents, None)
-        count = latents.shape[1]
-        mask = banded(count, self.config.history, latents.device)
-        tokens, memory = self.state_stream(
-            self.state_input(latents), self.no_action[None, None], _times(latents, count), mask=mask
-        )
-        return self.latent_head(latents, tokens), memory
-
-    def predict(self, latents: Tensor, actions: Tensor) -> Tensor:
-        """Forward mode: latents [B, T, E], actions [B, T, A] -> latents one block later [B, T, E], causal."""
-        self._check_latents("latents", latents, None)
-        if actions.shape != (*latents.shape[:2], self.config.action_dim):
-            expected = [*latents.shape[:2], self.config.action_dim]
-            raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected} to match latents")
-        return self._move(latents, actions, None, 0)[0]
-
-    def rollout(self, context: Tensor, actions: Tensor, past_actions: Tensor | None = None) -> Tensor:
-        """Latents after each action block of every candidate [B, S, T, E]; the context's memory is made once for all of them.
-
-        context [B, K, E], actions [B, S, T, A] in environment units, past_actions [B, K-1, A] between the context frames.
-        """
-        self._check_latents("context", context, self.config.window)
-        B, K, E = context.shape
-        if actions.ndim != 4 or len(actions) != B or actions.shape[3] != self.config.action_dim:
-            expected = f"[{B}, S, T, {self.config.action_dim}]"
-            raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected}")
-        S, T = actions.shape[1:3]
-        memory: Memory | None = None
-        if K > 1:
-            if past_actions is None or past_actions.shape != (B, K - 1, self.config.action_dim):
-                came = None if past_actions is None else list(past_actions.shape)
-                raise ValueError(f"past_actions is {came}; expected [{B}, {K - 1}, {self.config.action_dim}]")
-            memory = share(self._move(context[:, :-1], past_actions, None, 0)[1], S)
-        last = context[:, -1:].repeat_interleave(S, dim=0)
-        each = []
-        for t in range(T):
-            block = actions[:, :, t].reshape(B * S, 1, -1)
-            memory = None if memory is None else latest(memory, self.config.window - 1)
-            last, own = self._move(last, block, memory, K - 1 + t)
-            if self.config.window > 1:
-                memory = own if memory is None else join(memory, own)
-            each.append(last)
-        return torch.cat(each, dim=1).view(B, S, T, E)
-
-    def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
-        """Action blocks from latents [..., E] to a goal [..., E], as the data's best went: [...]"""
-        return self.distance_head(latents, goal)
-
-    def _move(
-        self, latents: Tensor, actions: Tensor, memory: Memory | None, first: int
-    ) -> tuple[Tensor, Memory]:
-        """Slots [N, T, E] from time `first` on, with the memory of at most window - 1 slots before them."""
-        count = latents.shape[1]
-        condition = self.action_encoder(self.normalise(actions))
-        mask = banded(count, self.config.window, latents.device) if count > 1 else None
-        tokens, own = self.state_stream(
-            self.state_input(latents), condition, _times(latents, count, first), mask=mask, memory=memory
-        )
-        return self.latent_head(latents, tokens), own
-
-    # ---- the actions ----
 
     @torch.no_grad()
     def policy(
@@ -201,13 +110,35 @@ class LatentWAM(PixelModel):
             raise ValueError(
                 f"action_head is {self.config.action_head!r}; expected 'mixture', whose density is known"
             )
-        T = actions.shape[1]
-        self._check_request(context, goal, T)
+        self.normalise(actions)  # checks them
+        return heads.mixture_log_prob(self.density(context, goal, horizon=actions.shape[1]), actions)
+
+    def density(
+        self,
+        context: Tensor,
+        goal: Tensor | None,
+        *,
+        horizon: int | None = None,
+        samples: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The policy as a mixture of M Gaussians over chunks: log weights [B, M], means and log standard deviations
+        [B, M, T, A], environment units.
+
+        Of a flow head, whose density is not known, one Gaussian with the moments of `samples` draws by `generator`, their
+        standard deviation a hundredth of the training actions' at least.
+        """
+        horizon = self.config.chunk if horizon is None else horizon
+        self._check_request(context, goal, horizon)
+        if self.config.action_head == "flow":
+            drawn = self.policy(context, goal, samples, generator, horizon=horizon)
+            std = torch.maximum(drawn.std(dim=1, keepdim=True), 0.01 * self.action_std)
+            return drawn.new_zeros(len(drawn), 1), drawn.mean(dim=1, keepdim=True), std.log()
         frames = context[:, -self.config.history :]
-        memory = join(self.watch(frames)[1], self.goal_memory(goal, len(context), frames.shape[1] - 1))
-        tokens = self.action_tokens(memory, frames.shape[1] - 1, T, None, None, None)
-        found = heads.mixture_log_prob(self.mixture(tokens), self.normalise(actions))
-        return found - T * self.action_std.log().sum()
+        now = frames.shape[1] - 1
+        memory = join(self.watch(frames)[1], self.goal_memory(goal, len(context), now))
+        weights, mean, spread = self.mixture(self.action_tokens(memory, now, horizon, None, None, None))
+        return weights, self.denormalise(mean), spread + self.action_std.log()
 
     def goal_memory(self, goal: Tensor | None, batch: int, now: int, dropped: Tensor | None = None) -> Memory:
         """What action slots may see of the goal [B, E]; None, or `dropped` bool [B]: that there is none."""
@@ -302,13 +233,3 @@ class LatentWAM(PixelModel):
         if goal is not None and goal.shape != (len(context), self.config.embed_dim):
             expected = [len(context), self.config.embed_dim]
             raise ValueError(f"goal has shape {list(goal.shape)}; expected {expected}")
-
-    def _check_latents(self, name: str, latents: Tensor, most: int | None) -> None:
-        E = self.config.embed_dim
-        if latents.ndim != 3 or latents.shape[2] != E or not 1 <= latents.shape[1] <= (most or 10**9):
-            frames = "frames" if most is None else f"1..{most} frames"
-            raise ValueError(f"{name} has shape {list(latents.shape)}; expected [B, {frames}, {E}]")
-
-
-def _times(like: Tensor, count: int, first: int = 0) -> Tensor:
-    return first + torch.arange(count, device=like.device)

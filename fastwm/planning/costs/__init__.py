@@ -6,6 +6,7 @@ from fastwm.planning.costs.cost import Cost, Function, Sum
 from fastwm.planning.costs.goal_distance import GoalDistance
 from fastwm.planning.costs.risk import Risk
 from fastwm.planning.costs.temporal_distance import TemporalDistance
+from fastwm.planning.costs.trust_region import TrustRegion
 from fastwm.planning.costs.value import Reward, Value
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Smoothness",
     "Sum",
     "TemporalDistance",
+    "TrustRegion",
     "Value",
 ]

@@ -33,6 +33,10 @@ class Cost:
         """latents [B, S, E] (keep "last") or [B, S, T, E] ("all"), actions [B, S, T, A] in environment units -> cost [B, S]"""
         raise NotImplementedError
 
+    def at(self, context: Tensor, goal: Goal) -> Cost:
+        """The cost of plans from context frames [B, K, E] to a goal: itself, unless it has to know where a plan starts."""
+        return self
+
     def begin(self, B: int) -> Cost:
         """The cost of one plan for B environments: itself, or one of its own where a cost changes during a search.
 
@@ -113,11 +117,13 @@ class Sum(Cost):
             total = total + weight * cost(self._read(cost, latents), actions, goal, threads=threads)
         return total
 
+    def at(self, context: Tensor, goal: Goal) -> Cost:
+        """See Cost."""
+        return self._of([cost.at(context, goal) for _, cost in self.terms])
+
     def begin(self, B: int) -> Cost:
         """See Cost."""
-        begun = tuple((weight, cost.begin(B)) for weight, cost in self.terms)
-        same = all(one is other for (_, one), (_, other) in zip(begun, self.terms, strict=True))
-        return self if same else Sum(begun)
+        return self._of([cost.begin(B) for _, cost in self.terms])
 
     def violation(self, latents: Tensor, actions: Tensor) -> Tensor | None:
         """The largest of its costs'."""
@@ -128,6 +134,12 @@ class Sum(Cost):
     def fits(self, ensemble: bool) -> bool:
         """See Cost."""
         return all(cost.fits(ensemble) for _, cost in self.terms)
+
+    def _of(self, costs: list[Cost]) -> Sum:
+        """The same weights of other costs; itself if they are its own."""
+        if all(one is other for one, (_, other) in zip(costs, self.terms, strict=True)):
+            return self
+        return Sum(tuple((weight, cost) for (weight, _), cost in zip(self.terms, costs, strict=True)))
 
     def _read(self, cost: Cost, latents: Tensor) -> Tensor:
         return latents[..., -1, :] if self.keep == "all" and cost.keep == "last" else latents

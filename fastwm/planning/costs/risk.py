@@ -65,6 +65,11 @@ class Risk(Cost):
         )  # [M B, S]
         return self.reduce(each.unflatten(0, (M, B)))
 
+    def at(self, context: Tensor, goal: Goal) -> Cost:
+        """See Cost."""
+        here = self.cost.at(context, goal)
+        return self if here is self.cost else dataclasses.replace(self, cost=here)
+
     def begin(self, B: int) -> Cost:
         """See Cost."""
         begun = self.cost.begin(B)

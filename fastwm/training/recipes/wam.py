@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from fastwm.models.wam.trunk import Memory, join
 from fastwm.objectives import SIGReg
 from fastwm.objectives.flow_matching import flow_target
 from fastwm.objectives.processes import total
+from fastwm.training import outcomes
 from fastwm.training.config import RunConfig
 from fastwm.training.health import effective_rank, linear_probe_r2
 from fastwm.training.recipe import Measures, Recipe
@@ -35,12 +36,19 @@ JUDGED = 96  # validation windows
 
 @dataclasses.dataclass(frozen=True)
 class WamTrainConfig(RunConfig):
-    """A run of `WamRecipe`. unroll: steps on its own predictions, 1 is teacher forcing alone."""
+    """A run of `WamRecipe`. unroll: steps on its own predictions, 1 is teacher forcing alone.
+
+    outcomes_of: what a row's `reward` and `terminated` are of: the "action" that is taken there (LeRobot, D4RL), or the "frame"
+    that was arrived at (stable-worldmodel, which moves actions back by a row, but nothing else).
+    """
 
     unroll: int = 3
     policy_weight: float = 1.0
     distance_weight: float = 0.2
     video_weight: float = 0.1
+    reward_weight: float = 0.2  # of models with such heads, as is the next
+    termination_weight: float = 0.2
+    outcomes_of: outcomes.Rows = "action"
     regulariser_weight: float = 0.1
     inverse_share: float = 0.25  # of the samples, whose action slots also see where their blocks led
     goal_dropout: float = 0.1
@@ -52,6 +60,9 @@ class WamTrainConfig(RunConfig):
         super().__post_init__()
         self._check_integers(unroll=1, projections=1, knots=2)
         self._check_numbers("policy_weight", "distance_weight", "video_weight", "regulariser_weight")
+        self._check_numbers("reward_weight", "termination_weight")
+        if self.outcomes_of not in get_args(outcomes.Rows):
+            raise ValueError(f"outcomes_of is {self.outcomes_of!r}; expected 'action' or 'frame'")
         for name in ("inverse_share", "goal_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a share from 0 to 1")
@@ -62,8 +73,8 @@ class WamTrainConfig(RunConfig):
 class WamRecipe(Recipe):
     """A `LatentWAM`, learned end to end from pixels [b, L, size, size, 3] and actions [b, L-1, A]."""
 
-    losses = ("dynamics", "video", "policy", "distance", "regulariser")
-    measures = (
+    losses: tuple[str, ...] = ("dynamics", "video", "policy", "distance", "regulariser")
+    measures: tuple[str, ...] = (
         "prediction", "open_loop", "copy_last", "policy_error", "inverse_error", "mean_error", "distance_error",
         "probe_r2", "effective_rank", "latent_std", "latent_std_least",
     )  # fmt: skip
@@ -73,6 +84,9 @@ class WamRecipe(Recipe):
         self.config = config
         self.model = LatentWAM(model_config)
         self.model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        heads = outcomes.heads(model_config)
+        self.losses = (*self.losses, *heads)
+        self.measures = (*self.measures, *(f"{name}_error" for name in heads))
         self.regulariser = SIGReg(config.knots, config.projections)
         self.frames = model_config.history + config.unroll + 1  # encoded: the last one is the goal's
         self.now = model_config.history - 1  # the frame that the policy acts in
@@ -102,10 +116,12 @@ class WamRecipe(Recipe):
         image = list(episodes.batch(self.windows(training)[:1], 1, columns=("pixels",))["pixels"].shape[2:])
         if image != [config.image_size, config.image_size, 3]:
             raise ValueError(f"images of the data are {image}; image_size is {config.image_size}")
+        outcomes.check(config, episodes)
 
     def prepare(self, training: Episodes) -> None:
         mean, std = training.action_statistics(self.model.config.action_block)
         self.model.set_action_statistics(torch.as_tensor(mean), torch.as_tensor(std))
+        outcomes.prepare(self.model, training, self.windows(training), self.length, self.config.outcomes_of)
 
     def windows(self, episodes: Episodes) -> NDArray[np.int64]:
         return episodes.windows(self.length, frame_skip=self.model.config.action_block)
@@ -113,6 +129,7 @@ class WamRecipe(Recipe):
     def batch(self, episodes: Episodes, starts: NDArray[np.int64]) -> dict[str, Tensor]:
         skip = self.model.config.action_block
         found = episodes.batch(starts, self.length, frame_skip=skip, columns=("pixels", "action"))
+        found |= outcomes.read(self.model.config, episodes, starts, self.length, self.config.outcomes_of)
         return {name: torch.as_tensor(values) for name, values in found.items()}
 
     def draws(self, rng: np.random.Generator, count: int) -> dict[str, Tensor]:
@@ -158,6 +175,9 @@ class WamRecipe(Recipe):
             regulariser = self.regulariser(latents.transpose(0, 1))
             loss = dynamics + config.video_weight * video + config.policy_weight * policy
             loss = loss + config.distance_weight * distance + config.regulariser_weight * regulariser
+            heads = outcomes.losses(model, latents, rolled, actions, now, batch)
+            for name, value in heads.items():
+                loss = loss + getattr(config, f"{name}_weight") * value
         return {
             "loss": loss,
             "dynamics": dynamics,
@@ -165,6 +185,7 @@ class WamRecipe(Recipe):
             "policy": policy,
             "distance": distance,
             "regulariser": regulariser,
+            **heads,
         }
 
     def _policy(
@@ -246,6 +267,7 @@ class WamRecipe(Recipe):
             "effective_rank": effective_rank(latents.flatten(0, 1)),
             "latent_std": std.mean().item(),
             "latent_std_least": std.min().item(),
+            **outcomes.errors(model, latents[:, 1:], actions, batch),
         }
 
     def save(self, directory: Path, validation: Episodes) -> None:
