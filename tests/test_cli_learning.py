@@ -11,6 +11,7 @@ import safetensors
 from test_cli import refused
 from tiny_data import write_dots
 from tiny_models import save_untrained
+from torch.distributed import HashStore
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -187,12 +188,49 @@ def test_an_encoder_is_no_world_model(eyes_dir: str, capsys: pytest.CaptureFixtu
     assert "holds an encoder and no predictor" in refused(capsys, "info", eyes_dir)
 
 
-def test_a_failed_process_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ({0: -9}, "process 0 of 2 ended with -9; .*; where a checkpoint was written"),
+        ({0: 2, 1: -9}, "process 1 of 2 ended with -9"),
+        ({0: -15, 1: -9}, "process 1 of 2 ended with -9"),
+        ({1: -15}, "process 1 of 2 ended with -15"),
+    ],
+)
+def test_a_process_that_died_is_named(
+    codes: dict[int, int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_fails(codes, monkeypatch)
+    with pytest.raises(RuntimeError, match=said):
+        ranks.launch(["train"], 2)
+
+
+@pytest.mark.parametrize("codes", [{0: 2}, {0: 2, 1: 2}, {0: -15, 1: 2}])
+def test_a_process_that_said_what_is_wrong_is_enough(
+    codes: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_fails(codes, monkeypatch)
+    with pytest.raises(SystemExit) as exit:
+        ranks.launch(["train"], 2)
+    assert exit.value.code == 2
+
+
+def launch_fails(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(*_: object) -> None:
-        raise ChildFailedError("fastwm", {0: ProcessFailure(0, 1, 2, "")})
+        raise ChildFailedError(
+            "fastwm", {rank: ProcessFailure(rank, 1, code, "") for rank, code in codes.items()}
+        )
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: failed)
-    with pytest.raises(
-        RuntimeError, match=r"process 0 of 2 ended with 2; .*; where a checkpoint was written"
-    ):
-        ranks.launch(["train"], 2)
+
+
+def test_what_fails_in_several_processes_is_said_by_the_first() -> None:
+    store = HashStore()
+    with pytest.raises(ValueError, match="too wide"), ranks.Ranks(1, 3, store).one_voice():
+        raise ValueError("too wide")
+    for rank, error in ((0, ValueError("too wide")), (2, RuntimeError("connection closed"))):
+        with pytest.raises(SystemExit) as exit, ranks.Ranks(rank, 3, store).one_voice():
+            raise error
+        assert exit.value.code == 2
+    with pytest.raises(ValueError, match="alone"), ranks.Ranks(0, 1).one_voice():
+        raise ValueError("alone")

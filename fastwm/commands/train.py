@@ -46,7 +46,7 @@ def train(parsed: argparse.Namespace) -> None:
         launch([*parsed.arguments, *threads], parsed.devices)
         return
     shown = progress(parsed)
-    with ranks() as here:
+    with ranks() as here, here.one_voice():
         found = job(
             parsed.objective,
             parsed.preset,

@@ -19,8 +19,9 @@ Measures = dict[str, "float | None"]
 class Recipe(nn.Module, ABC):
     """One objective: its modules, its samples, its loss, its health.
 
-    Parameters that require a gradient are optimised; all parameters and buffers together are the state that a checkpoint holds
-    (a target that follows its encoder: parameters without gradient). b: samples of a step on this process.
+    Parameters that require a gradient are optimised, and each takes part in every loss, as several processes wait for it; all
+    parameters and buffers together are the state that a checkpoint holds (a target that follows its encoder: parameters without
+    gradient). b: samples of a step on this process.
     """
 
     losses: tuple[str, ...]  # what the loss is made of: columns of metrics.csv
