@@ -106,7 +106,12 @@ def diagnose(parsed: argparse.Namespace) -> None:
     from fastwm.diagnose.page import findings, lines
 
     model = load(parsed.model)
-    episodes = Episodes(parsed.data)
+    episodes = Episodes(
+        parsed.data,
+        camera=parsed.camera,
+        image_size=model.config.image_size,
+        skip_damaged=parsed.skip_damaged,
+    )
     training, validation = episodes.split(parsed.validation_fraction, seed=parsed.seed)
     world = parsed.env or episodes.attributes.get("world")
     engine = compile_for(model, parsed, parsed.dtype)

@@ -18,7 +18,7 @@ from fastwm.data.resize import Size, check_size
 from fastwm.data.video import Video
 
 from . import VIDEOS
-from .reader import Damage, Reader, keep
+from .reader import WITHOUT_IT, Damage, Reader, keep
 
 PIXELS = "pixels"
 
@@ -43,7 +43,7 @@ class VideosReader(Reader):
                 beside = _beside(file, len(video))
             except ValueError as error:
                 if not skip_damaged:
-                    raise
+                    raise ValueError(f"{error}{WITHOUT_IT}") from error
                 self.damaged += (Damage(file, self._name(file), str(error).removeprefix(f"{file}: ")),)
                 continue
             self.videos.append(video)
@@ -113,7 +113,7 @@ class VideosReader(Reader):
             file = self.videos[place].path
             reason = f"the numbers beside it are {_shapes(found)}, other episodes' {_shapes(shapes)}"
             if not skip_damaged:
-                raise ValueError(f"{file}: {reason}")
+                raise ValueError(f"{file}: {reason}{WITHOUT_IT}")
             self.damaged += (Damage(file, self._name(file), reason),)
             usable[place] = False
             numbers[place] = {
