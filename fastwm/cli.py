@@ -173,6 +173,12 @@ def _data(parser: Parser) -> None:
     parser.add_argument("path", metavar="FILE", help="a file or folder of episodes")
     parser.add_argument("--camera", metavar="NAME", help="whose pictures, where there are several")
     parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="resize pictures: pixels, square (videos of several sizes)",
+    )
+    parser.add_argument(
         "--skip-damaged", action="store_true", help="leave damaged episodes out, and list them"
     )
     parser.add_argument(

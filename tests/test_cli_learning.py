@@ -6,6 +6,7 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 from test_cli import refused
@@ -16,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from fastwm.cli import main
+from fastwm.data import Episodes, EpisodeWriter
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.training import ranks
 
@@ -70,6 +72,49 @@ def test_flags_of_the_rollout_reach_a_world_model_on_frozen_latents(
     assert "another objective (FrozenRecipe -> WorldModelRecipe)" in line
 
 
+def test_pictures_of_another_size_are_resized_where_one_is_given(
+    data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run, its model and the cache have that size; going on without it is refused."""
+    sizes = "--preset mlp --encoder-width 4 --embed-dim 8 --mlp-dim 8 --projector-dim 8"
+    short = "--steps 2 --batch-size 4 --projections 8 --threads 1 --no-tensorboard --quiet"
+    run = str(tmp_path / "run")
+    train = ["train", data_file, run, *sizes.split(), *short.split(), "--cache", str(tmp_path / "frames")]
+    assert "image_size is 64: to resize them, open the data with the size" in refused(capsys, *train)
+    assert not Path(run).exists()
+    assert main([*train, "--image-size", "32"]) == 0
+    assert WorldModel.load(run).config.image_size == 32
+    made = {Episodes(file).shapes["pixels"].shape for file in (tmp_path / "frames").glob("*.h5")}
+    assert made == {(16, 16, 3), (32, 32, 3)}
+    capsys.readouterr()
+    assert "image_size" in refused(capsys, *train, "--resume", "--image-size", "48")
+    assert main([*train, "--resume", "--image-size", "32"]) == 0
+    assert main(["diagnose", run, data_file, "--threads", "1", "--json"]) == 0
+
+
+def test_a_camera_of_an_hdf5_file_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EpisodeWriter(tmp_path / "two.h5") as writer:
+        for number in range(4):
+            front, wrist = np.full((6, 20, 16, 3), number, np.uint8), np.full((6, 32, 32, 3), 90, np.uint8)
+            masks = np.zeros((6, 8, 8), np.uint8)
+            writer.append(pixels=front, wrist=wrist, masks=masks, action=np.zeros((6, 2), np.float32))
+    path = str(tmp_path / "two.h5")
+    assert Episodes(path).cameras == ("pixels", "wrist")
+    assert Episodes(path).batch([0, 6], 2)["pixels"][:, 0, 0, 0, 0].tolist() == [0, 1]
+    assert Episodes(path, camera="wrist").batch([0], 2)["pixels"].shape == (1, 2, 32, 32, 3)
+    seen = Episodes(path, camera="wrist", image_size=8)
+    assert seen.batch([0], 2)["pixels"].shape == (1, 2, 8, 8, 3)
+    assert seen.batch([0], 2, columns=("masks",))["masks"].shape == (1, 2, 8, 8)
+    assert "camera: expected one of pixels, wrist, got 'side'" in refused(
+        capsys, "train", path, str(tmp_path / "run"), "--camera", "side"
+    )
+    assert "images of the data are [32, 32, 3]" in refused(
+        capsys, "train", path, str(tmp_path / "run"), "--camera", "wrist", "--steps", "1"
+    )
+    assert main(["data", "info", path, "--camera", "wrist", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pixels"] == "wrist"
+
+
 @pytest.mark.parametrize(
     "flag", ["--encoder=vit_tiny", "--embed-dim=8", "--regulariser=vicreg", "--projections=4"]
 )
@@ -85,7 +130,7 @@ def test_what_a_frozen_encoder_brings_is_no_flag(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--image-size", "32"], "images of the data are [16, 16, 3]; image_size is 32"),
+        (["--image-size", "20"], "image_size is 20; expected a multiple of 16"),
         (["--frames", "6"], "frames is 6; the model's window allows 2..4"),
         (["--action-block", "9"], "no training sequence of 4 frames, 9 decisions apart"),
     ],

@@ -68,7 +68,7 @@ def collect(parsed: argparse.Namespace) -> None:
 
 def data(parsed: argparse.Namespace) -> int:
     """What a data set holds; 1 where --check finds damage."""
-    episodes = open_any_camera(parsed.path, parsed.camera, parsed.skip_damaged)
+    episodes = open_any_camera(parsed.path, parsed.camera, parsed.skip_damaged, parsed.image_size)
     damaged = check_frames(episodes) if parsed.check else []
     episodes.damaged += tuple(damaged)
     found = describe(episodes)

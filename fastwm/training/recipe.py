@@ -15,6 +15,9 @@ from fastwm.data import Episodes
 
 Measures = dict[str, "float | None"]
 
+# What the error ends with where a data set's pictures have another size than the model's.
+RESIZE = ": to resize them, open the data with the size of the model (--image-size says both)"
+
 
 class Recipe(nn.Module, ABC):
     """One objective: its modules, its samples, its loss, its health.

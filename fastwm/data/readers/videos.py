@@ -94,8 +94,8 @@ class VideosReader(Reader):
         for video in self.videos:
             if video.size != first.size:
                 raise ValueError(
-                    f"{video.path}: {video.size[1]} x {video.size[0]} pixels, {first.path.name} has "
-                    f"{first.size[1]} x {first.size[0]}: say which size they shall have (image_size)"
+                    f"{first.path}: {_pixels(first.size)}, {video.path}: {_pixels(video.size)}: videos of one data set "
+                    "have one size; image_size (--image-size) resizes them on reading"
                 )
         return first.size
 
@@ -173,6 +173,10 @@ def _column(file: Path, name: str, values: NDArray[Any], length: int) -> NDArray
             f"{file}: {name}: expected {length} rows, as the video has frames, got {len(values)}"
         )
     return values
+
+
+def _pixels(size: Size) -> str:
+    return f"{size[1]} x {size[0]} pixels"
 
 
 def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:
