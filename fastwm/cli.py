@@ -173,6 +173,12 @@ def _data(parser: Parser) -> None:
     parser.add_argument("path", metavar="FILE", help="a file or folder of episodes")
     parser.add_argument("--camera", metavar="NAME", help="whose pictures, where there are several")
     parser.add_argument(
+        "--image-size",
+        type=int,
+        metavar="N",
+        help="resize pictures: pixels, square (videos of several sizes)",
+    )
+    parser.add_argument(
         "--skip-damaged", action="store_true", help="leave damaged episodes out, and list them"
     )
     parser.add_argument(
@@ -256,7 +262,7 @@ _DIAGNOSE_EXAMPLES = """examples:
   fastwm diagnose runs/mine data/mine.h5 --json              episodes of no world of ours: without the ranking of plans
 
 Measured on the episodes that training holds out, if --seed and --validation-fraction are the training's. The ranking of plans
-needs the world that the episodes come from, which a file of `fastwm collect` names.
+needs the world that the episodes come from, which a file of `fastwm collect` names. Pictures are resized to the model's.
 """
 
 
@@ -264,6 +270,8 @@ def _diagnose(parser: Parser) -> None:
     parser.add_argument("model", metavar="DIR", help="a saved world model")
     parser.add_argument("data", metavar="FILE", help="episodes, best those of its training")
     parser.add_argument("--env", choices=WORLDS, help="world to try plans in (default: the file's)")
+    parser.add_argument("--camera", metavar="NAME", help="of several")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave damaged episodes out")
     parser.add_argument("--out", metavar="HTML", help="write a page there")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")

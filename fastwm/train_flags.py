@@ -26,7 +26,7 @@ MODEL_HELP = {
     "encoder_width": "channels of the first layer (patch_conv)",
     "patch_size": "pixels (vit_tiny)",
     "encoder_depth": "layers (vit_tiny)",
-    "image_size": "pixels, square",
+    "image_size": "pixels, square; given, pictures of the data are resized to it on reading",
     "embed_dim": "numbers in a latent",
     "predictor": "of the next latent",
     "residual": "predict the change of the latent, which learns far faster than the latent itself",
@@ -99,6 +99,7 @@ EXAMPLES = """examples:
   fastwm train data/push.h5 runs/wam --objective wam --steps 2500
   fastwm train data/push.h5 runs/better --distill runs/wam       teach its policy what the planner finds
   fastwm train videos/ runs/eyes --objective lejepa              clips without actions, too
+  fastwm train videos/ runs/eyes --objective lejepa --image-size 64 --cache frames    of any size; decoded once
   fastwm train data/push.h5 runs/on-eyes --objective frozen --encoder-dir runs/eyes
   fastwm train data/push.h5 runs/push --devices 4                the same batches, shared out among four processes
   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500 \\
@@ -141,6 +142,7 @@ def declare(parser: Parser) -> None:
     )
     data = parser.add_argument_group("data")
     data.add_argument("--camera", metavar="NAME", help="of several")
+    data.add_argument("--cache", metavar="DIR", help="decode (and resize) every frame once, to a file there")
     data.add_argument("--skip-damaged", action="store_true", help="leave damaged episodes out")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     if chosen not in OBJECTIVES:

@@ -6,15 +6,18 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors
 from test_cli import refused
 from tiny_data import write_dots
 from tiny_models import save_untrained
+from torch.distributed import HashStore
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from fastwm.cli import main
+from fastwm.data import Episodes, EpisodeWriter
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.training import ranks
 
@@ -69,6 +72,49 @@ def test_flags_of_the_rollout_reach_a_world_model_on_frozen_latents(
     assert "another objective (FrozenRecipe -> WorldModelRecipe)" in line
 
 
+def test_pictures_of_another_size_are_resized_where_one_is_given(
+    data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run, its model and the cache have that size; going on without it is refused."""
+    sizes = "--preset mlp --encoder-width 4 --embed-dim 8 --mlp-dim 8 --projector-dim 8"
+    short = "--steps 2 --batch-size 4 --projections 8 --threads 1 --no-tensorboard --quiet"
+    run = str(tmp_path / "run")
+    train = ["train", data_file, run, *sizes.split(), *short.split(), "--cache", str(tmp_path / "frames")]
+    assert "image_size is 64: to resize them, open the data with the size" in refused(capsys, *train)
+    assert not Path(run).exists()
+    assert main([*train, "--image-size", "32"]) == 0
+    assert WorldModel.load(run).config.image_size == 32
+    made = {Episodes(file).shapes["pixels"].shape for file in (tmp_path / "frames").glob("*.h5")}
+    assert made == {(16, 16, 3), (32, 32, 3)}
+    capsys.readouterr()
+    assert "image_size" in refused(capsys, *train, "--resume", "--image-size", "48")
+    assert main([*train, "--resume", "--image-size", "32"]) == 0
+    assert main(["diagnose", run, data_file, "--threads", "1", "--json"]) == 0
+
+
+def test_a_camera_of_an_hdf5_file_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EpisodeWriter(tmp_path / "two.h5") as writer:
+        for number in range(4):
+            front, wrist = np.full((6, 20, 16, 3), number, np.uint8), np.full((6, 32, 32, 3), 90, np.uint8)
+            masks = np.zeros((6, 8, 8), np.uint8)
+            writer.append(pixels=front, wrist=wrist, masks=masks, action=np.zeros((6, 2), np.float32))
+    path = str(tmp_path / "two.h5")
+    assert Episodes(path).cameras == ("pixels", "wrist")
+    assert Episodes(path).batch([0, 6], 2)["pixels"][:, 0, 0, 0, 0].tolist() == [0, 1]
+    assert Episodes(path, camera="wrist").batch([0], 2)["pixels"].shape == (1, 2, 32, 32, 3)
+    seen = Episodes(path, camera="wrist", image_size=8)
+    assert seen.batch([0], 2)["pixels"].shape == (1, 2, 8, 8, 3)
+    assert seen.batch([0], 2, columns=("masks",))["masks"].shape == (1, 2, 8, 8)
+    assert "camera: expected one of pixels, wrist, got 'side'" in refused(
+        capsys, "train", path, str(tmp_path / "run"), "--camera", "side"
+    )
+    assert "images of the data are [32, 32, 3]" in refused(
+        capsys, "train", path, str(tmp_path / "run"), "--camera", "wrist", "--steps", "1"
+    )
+    assert main(["data", "info", path, "--camera", "wrist", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pixels"] == "wrist"
+
+
 @pytest.mark.parametrize(
     "flag", ["--encoder=vit_tiny", "--embed-dim=8", "--regulariser=vicreg", "--projections=4"]
 )
@@ -84,7 +130,7 @@ def test_what_a_frozen_encoder_brings_is_no_flag(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--image-size", "32"], "images of the data are [16, 16, 3]; image_size is 32"),
+        (["--image-size", "20"], "image_size is 20; expected a multiple of 16"),
         (["--frames", "6"], "frames is 6; the model's window allows 2..4"),
         (["--action-block", "9"], "no training sequence of 4 frames, 9 decisions apart"),
     ],
@@ -187,12 +233,49 @@ def test_an_encoder_is_no_world_model(eyes_dir: str, capsys: pytest.CaptureFixtu
     assert "holds an encoder and no predictor" in refused(capsys, "info", eyes_dir)
 
 
-def test_a_failed_process_promises_no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ({0: -9}, "process 0 of 2 ended with -9; .*; where a checkpoint was written"),
+        ({0: 2, 1: -9}, "process 1 of 2 ended with -9"),
+        ({0: -15, 1: -9}, "process 1 of 2 ended with -9"),
+        ({1: -15}, "process 1 of 2 ended with -15"),
+    ],
+)
+def test_a_process_that_died_is_named(
+    codes: dict[int, int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_fails(codes, monkeypatch)
+    with pytest.raises(RuntimeError, match=said):
+        ranks.launch(["train"], 2)
+
+
+@pytest.mark.parametrize("codes", [{0: 2}, {0: 2, 1: 2}, {0: -15, 1: 2}])
+def test_a_process_that_said_what_is_wrong_is_enough(
+    codes: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_fails(codes, monkeypatch)
+    with pytest.raises(SystemExit) as exit:
+        ranks.launch(["train"], 2)
+    assert exit.value.code == 2
+
+
+def launch_fails(codes: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     def failed(*_: object) -> None:
-        raise ChildFailedError("fastwm", {0: ProcessFailure(0, 1, 2, "")})
+        raise ChildFailedError(
+            "fastwm", {rank: ProcessFailure(rank, 1, code, "") for rank, code in codes.items()}
+        )
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", lambda *_: failed)
-    with pytest.raises(
-        RuntimeError, match=r"process 0 of 2 ended with 2; .*; where a checkpoint was written"
-    ):
-        ranks.launch(["train"], 2)
+
+
+def test_what_fails_in_several_processes_is_said_by_the_first() -> None:
+    store = HashStore()
+    with pytest.raises(ValueError, match="too wide"), ranks.Ranks(1, 3, store).one_voice():
+        raise ValueError("too wide")
+    for rank, error in ((0, ValueError("too wide")), (2, RuntimeError("connection closed"))):
+        with pytest.raises(SystemExit) as exit, ranks.Ranks(rank, 3, store).one_voice():
+            raise error
+        assert exit.value.code == 2
+    with pytest.raises(ValueError, match="alone"), ranks.Ranks(0, 1).one_voice():
+        raise ValueError("alone")

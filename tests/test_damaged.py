@@ -66,7 +66,7 @@ def test_a_video_cut_short(tmp_path: Path, suffix: str, options: dict[str, str],
         ),
         (
             lambda file: np.save(file, np.full((12, 2), np.nan)),
-            r"column 'action': row 7 is not finite \(1.mp4\)",
+            r"column 'action': row 7 is not finite \(1.mp4, step 0\); skip_damaged",
         ),
         (lambda file: file.write_bytes(b"\x93NUMPY no"), "1.npy: damaged: "),
         (
@@ -133,7 +133,12 @@ def test_a_parquet_file_that_lacks_a_row_group(tmp_path: Path) -> None:
     file = path / "data/chunk-000/file-001.parquet"
     table = pq.read_table(file)
     pq.write_table(table.slice(0, 10), file, row_group_size=5)
-    check(path, r"file-001.parquet: episode 4: 4 of its 5 rows are missing$", [0, 1, 2, 3], camera=CAMERAS[0])
+    check(
+        path,
+        r"file-001.parquet: episode 4: 4 of its 5 rows are missing; skip_damaged",
+        [0, 1, 2, 3],
+        camera=CAMERAS[0],
+    )
     cut(file, 0.5)
     check(
         path,
@@ -197,7 +202,9 @@ def test_hdf5_rows_that_are_not_finite(tmp_path: Path, name: str, row: int, in_m
     path = hdf5(tmp_path)
     with h5py.File(path, "r+") as file:
         file[name][row, 1] = np.inf
-    message = rf"a.h5: column '{name}': row {row} is not finite \(episode 1\)"
+    message = (
+        rf"a.h5: column '{name}': row {row} is not finite \(episode 1, step {row - 7}\); .*--skip-damaged"
+    )
     episodes = check(path, message, [0, 2, 3, 4], in_memory=in_memory)
     assert str(episodes.damaged[0]) == f"{path}: episode 1: {name!r} is not finite at its step {row - 7}"
     assert [episodes.label(number) for number in range(4)] == [f"episode {n}" for n in (0, 2, 3, 4)]

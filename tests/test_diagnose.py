@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny_models import small_config
 
+import fastwm
 from fastwm import cli
-from fastwm.data import Episodes, collect
+from fastwm.data import Episodes, EpisodeWriter, collect
 from fastwm.diagnose import diagnose, write_page
 from fastwm.diagnose.page import findings, lines
 from fastwm.diagnose.ranking import measure_ranking, spearman
@@ -99,7 +100,54 @@ def test_a_collapsed_encoder_is_found_out(episodes: Episodes) -> None:
     found = diagnose(constant, *episodes.split(0.5))
     assert found.rank == 1
     assert any("collapsed" in text for text in findings(found))
-    assert "NaN" not in json.dumps(found.error)
+    assert found.unmeasured == (
+        "open-loop errors and their direction: all latents of the held-out frames are the same",
+    )
+
+
+def write_constant(path: Path, *, pixels: bool, action: bool, state: bool, episodes: int = 8) -> Episodes:
+    """Noise, but for what is True, which never changes."""
+    rng = np.random.default_rng(0)
+    with EpisodeWriter(path) as writer:
+        for _ in range(episodes):
+            writer.append(
+                pixels=np.full((6, 64, 64, 3), 9, np.uint8)
+                if pixels
+                else rng.integers(0, 255, (6, 64, 64, 3), np.uint8),
+                action=np.ones((6, 2), np.float32)
+                if action
+                else rng.uniform(-1, 1, (6, 2)).astype(np.float32),
+                state=np.ones((6, 3), np.float32) if state else rng.normal(size=(6, 3)).astype(np.float32),
+            )
+    return Episodes(path)
+
+
+@pytest.mark.parametrize(
+    ("constant", "said", "not_said"),
+    [
+        ("pixels", "errors and their direction: all held-out frames are the same picture", "collapsed"),
+        ("action", "dependence on actions: all held-out sequences have the same actions", "actions"),
+        ("state", "linear probe of the state's numbers 0, 1, 2: they do not vary", "probe"),
+        ("none", "dependence on actions: there is one held-out sequence", "actions"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(constant: str, said: str, not_said: str, tmp_path: Path) -> None:
+    data = write_constant(
+        tmp_path / "data.h5",
+        **{name: name == constant for name in ("pixels", "action", "state")},
+        episodes=2 if constant == "none" else 8,
+    )
+    torch.manual_seed(0)
+    engine = fastwm.compile(WorldModel(small_config(image_size=64)).eval(), threads=1, backend="torch")
+    found = diagnose(engine, *data.split(0.5))
+    assert len(found.unmeasured) == 1
+    assert said in found.unmeasured[0]
+    assert lines(found)[-1].endswith(found.unmeasured[0])
+    assert not any(not_said in text for text in findings(found))
+    assert "nan" not in "".join(lines(found)[:-1])
+    json.dumps(found.to_dict(), allow_nan=False)
+    write_page(tmp_path / "page.html", found, "constant", {})
+    assert said.replace("'", "&#x27;") in (tmp_path / "page.html").read_text()
 
 
 def test_rank_correlation() -> None:

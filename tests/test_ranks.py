@@ -13,9 +13,12 @@ import torch
 from tiny_data import write_dots
 from torch import nn
 
+from fastwm.data import Episodes
 from fastwm.models import WorldModel
 from fastwm.training.batch_norm import apart, together
+from fastwm.training.jobs import job
 from fastwm.training.ranks import Ranks
+from fastwm.training.sampler import batch_starts, draws_generator
 
 MODEL = "--image-size 16 --encoder-width 4 --embed-dim 12 --width 10 --heads 2 --head-dim 6 --mlp-dim 14 --projector-dim 20"
 RUN = (
@@ -56,6 +59,7 @@ def command(data: Path, run: Path, more: str) -> list[str]:
 def train(data: Path, run: Path, more: str = "") -> str:
     done = subprocess.run(command(data, run, more), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no deprecated call either
     return done.stdout
 
 
@@ -147,8 +151,55 @@ def test_a_batch_that_cannot_be_shared_is_refused(dots: Path, tmp_path: Path) ->
         command(dots, tmp_path / "run", "--batch-size 15 --devices 2"), capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "batch_size is 15; expected a multiple of 2" in done.stderr
+    assert done.stderr.startswith("fastwm train: batch_size is 15; expected a multiple of 2")
+    assert done.stderr.count("\n") == 1  # not from each process, nor of the processes
     assert not (tmp_path / "run").exists()
+
+
+PIXELS = {"image_size": 16, "encoder_width": 4, "embed_dim": 12, "mlp_dim": 14, "projector_dim": 20}
+TRANSFORMER = {"width": 12, "heads": 2, "head_dim": 6, "depth": 1}
+TRUNK = {"image_size": 16, "patch_size": 2, "width": 12, "depth": 1, "heads": 2, "mlp_dim": 12}
+WAM = {**PIXELS, **TRANSFORMER, "chunk": 3, "reach": 5}
+
+
+@pytest.mark.parametrize(
+    ("objective", "preset", "model", "run"),
+    [
+        ("world-model", "small", {**PIXELS, **TRANSFORMER}, {}),
+        ("world-model", "mlp", PIXELS, {"regulariser": "vicreg"}),
+        ("world-model", "mlp", PIXELS, {"rollout_steps": 2}),
+        ("wam", "small", {**WAM, "action_head": "flow"}, {"unroll": 2, "inverse_share": 0.0}),
+        ("wam", "small", {**WAM, "action_head": "mixture"}, {"distance_weight": 0.0, "goal_dropout": 1.0}),
+        ("wam", "small", WAM, {"policy_weight": 0.0, "video_weight": 0.0}),
+        ("ijepa", "small", TRUNK, {}),
+        ("vjepa", "small", {**TRUNK, "frames": 2}, {}),
+        ("lejepa", "small", TRUNK, {}),
+    ],
+)
+def test_every_parameter_takes_part_in_the_loss(
+    objective: str, preset: str, model: dict, run: dict, dots: Path, tmp_path: Path
+) -> None:
+    """Processes wait for every gradient of the others."""
+    episodes = Episodes(dots)
+    run = {"steps": 1, "batch_size": 8, **run}
+    made = job(
+        objective,
+        preset,
+        episodes,
+        tmp_path,
+        Ranks(0, 1),
+        model=dict(model),
+        run=run,
+        encoder_dir=None,
+        progress=False,
+    )
+    recipe = made.make()
+    recipe.prepare(episodes)
+    starts = batch_starts(recipe.windows(episodes), 8, seed=0, step=1)
+    draws = recipe.draws(draws_generator(seed=0, step=1), 8)
+    recipe.train()
+    recipe(recipe.batch(episodes, starts) | draws)["loss"].backward()
+    assert [name for name, p in recipe.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_shares_are_the_batch() -> None:

@@ -130,7 +130,7 @@ def test_pictures_are_resized_as_pillow_does(videos: Path) -> None:
 def test_videos_of_several_sizes_need_one(tmp_path: Path, videos: Path) -> None:
     write_video(tmp_path / "a.mp4", pictures(0, 3))
     write_video(tmp_path / "b.mp4", pictures(0, 3)[:, :16])
-    with pytest.raises(ValueError, match=r"b.mp4: 32 x 16 pixels, a.mp4 has 32 x 24: .*image_size"):
+    with pytest.raises(ValueError, match=r"a.mp4: 32 x 24 pixels, .*b.mp4: 32 x 16 pixels: .*--image-size"):
         Episodes(tmp_path)
     assert Episodes(tmp_path, image_size=8).batch([0, 3], 2)["pixels"].shape == (2, 2, 8, 8, 3)
 

@@ -68,7 +68,7 @@ def collect(parsed: argparse.Namespace) -> None:
 
 def data(parsed: argparse.Namespace) -> int:
     """What a data set holds; 1 where --check finds damage."""
-    episodes = open_any_camera(parsed.path, parsed.camera, parsed.skip_damaged)
+    episodes = open_any_camera(parsed.path, parsed.camera, parsed.skip_damaged, parsed.image_size)
     damaged = check_frames(episodes) if parsed.check else []
     episodes.damaged += tuple(damaged)
     found = describe(episodes)
@@ -106,7 +106,12 @@ def diagnose(parsed: argparse.Namespace) -> None:
     from fastwm.diagnose.page import findings, lines
 
     model = load(parsed.model)
-    episodes = Episodes(parsed.data)
+    episodes = Episodes(
+        parsed.data,
+        camera=parsed.camera,
+        image_size=model.config.image_size,
+        skip_damaged=parsed.skip_damaged,
+    )
     training, validation = episodes.split(parsed.validation_fraction, seed=parsed.seed)
     world = parsed.env or episodes.attributes.get("world")
     engine = compile_for(model, parsed, parsed.dtype)

@@ -12,7 +12,7 @@ import torch
 import fastwm
 from fastwm import envs
 from fastwm.commands.shared import load, progress, say
-from fastwm.data import Episodes
+from fastwm.data import Episodes, cached
 from fastwm.demo.settings import check_actions
 from fastwm.demo.table import duration, percent
 from fastwm.engine.backend import check_threads
@@ -33,10 +33,10 @@ def train(parsed: argparse.Namespace) -> None:
         raise ValueError(f"{parsed.run} already holds a run: go on with it (--resume), or choose another DIR")
     if parsed.devices < 1:
         raise ValueError(f"devices is {parsed.devices}; expected at least 1")
-    episodes = Episodes(parsed.data, camera=parsed.camera, skip_damaged=parsed.skip_damaged)
     if parsed.distill is not None:
-        _distill(parsed, episodes)
+        _distill(parsed)
         return
+    episodes = _open(parsed, getattr(parsed, "image_size", None))
     fields = {
         "model": given(parsed, {name: "" for name in _names(parsed.objective, "model")}),
         "run": given(parsed, {name: "" for name in _names(parsed.objective, "run")}),
@@ -46,7 +46,7 @@ def train(parsed: argparse.Namespace) -> None:
         launch([*parsed.arguments, *threads], parsed.devices)
         return
     shown = progress(parsed)
-    with ranks() as here:
+    with ranks() as here, here.one_voice():
         found = job(
             parsed.objective,
             parsed.preset,
@@ -74,6 +74,15 @@ def train(parsed: argparse.Namespace) -> None:
     say("\n".join(f"  {line}" for line in told))
 
 
+def _open(parsed: argparse.Namespace, image_size: int | None) -> Episodes:
+    """The episodes of the command line, resized where an `image_size` was asked for."""
+    chosen = {"camera": parsed.camera, "image_size": image_size, "skip_damaged": parsed.skip_damaged}
+    if parsed.cache is None:
+        return Episodes(parsed.data, **chosen)
+    workers = check_threads(getattr(parsed, "threads", None))
+    return cached(parsed.data, parsed.cache, **chosen, workers=workers, progress=progress(parsed))
+
+
 def _health(recipe: WorldModelRecipe) -> list[str]:
     health = recipe.health
     assert health is not None  # measured at the last step, or after it
@@ -90,7 +99,7 @@ def _health(recipe: WorldModelRecipe) -> list[str]:
     return told
 
 
-def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
+def _distill(parsed: argparse.Namespace) -> None:
     """Teach a policy what plans find; the model is written where success does not fall."""
     from fastwm.planning import Planner
     from fastwm.planning.latent_policy import Reactive
@@ -116,6 +125,7 @@ def _distill(parsed: argparse.Namespace, episodes: Episodes) -> None:
         raise ValueError(
             f"{parsed.distill} holds a {type(model).__name__}, which has no policy; expected a LatentWAM"
         )
+    episodes = _open(parsed, model.config.image_size)
     name = episodes.attributes.get("world")
     if name not in envs.WORLDS:
         raise ValueError(

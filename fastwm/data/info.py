@@ -19,13 +19,15 @@ WHITE, GREY = (255, 255, 255), (90, 90, 90)
 SHOWN = 8  # of long lists, in words
 
 
-def open_any_camera(path: str, camera: str | None, skip_damaged: bool) -> Episodes:
+def open_any_camera(
+    path: str, camera: str | None, skip_damaged: bool, image_size: int | None = None
+) -> Episodes:
     """The episodes of `path`, through its first camera where there are several and `camera` names none."""
     if camera is None:
-        reader = open_reader(path, skip_damaged=skip_damaged)
+        reader = open_reader(path, image_size=image_size, skip_damaged=skip_damaged)
         reader.close()
         camera = "pixels" if "pixels" in reader.cameras else next(iter(reader.cameras), None)
-    return Episodes(path, camera=camera, skip_damaged=skip_damaged)
+    return Episodes(path, camera=camera, image_size=image_size, skip_damaged=skip_damaged)
 
 
 def describe(episodes: Episodes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .hdf5 import Column
 from .readers import Damage, Reader
+from .readers.reader import WITHOUT_IT
 
 # "auto" reads columns into memory that together take less than this share of the memory now free.
 MEMORY_SHARE = 0.5
@@ -54,7 +55,10 @@ def check_finite(
         for episode, row in zip(episodes, bad[first], strict=True):
             label = reader.label(int(episode))
             if not skip_damaged:
-                raise ValueError(f"{reader.path}: column {name!r}: row {row} is not finite ({label})")
+                step = row - offsets[episode]
+                raise ValueError(
+                    f"{reader.path}: column {name!r}: row {row} is not finite ({label}, step {step}){WITHOUT_IT}"
+                )
             if usable[episode]:
                 reason = f"{name!r} is not finite at its step {row - offsets[episode]}"
                 damaged.append(Damage(reader.path, label, reason))

@@ -11,7 +11,7 @@ from typing import Any
 
 import fastwm
 from fastwm.demo.charts import Series, interval_chart, line_chart
-from fastwm.diagnose.measure import RIVALS, Diagnosis
+from fastwm.diagnose.measure import Diagnosis
 from fastwm.diagnose.ranking import Ranking, Share
 from fastwm.models.storage import write_atomically
 
@@ -37,7 +37,7 @@ PAGE = """<!doctype html>
 <dl class="figures">
 {figures}
 </dl>
-{sections}
+{unmeasured}{sections}
 <section>
 <details><summary>Everything as JSON</summary><pre>{numbers}</pre></details>
 </section>
@@ -51,17 +51,16 @@ PAGE = """<!doctype html>
 def findings(found: Diagnosis) -> list[str]:
     """What is wrong, in words; empty where nothing is. The limits are rules of thumb."""
     said = []
-    if found.rank < 0.05 * found.embed_dim or found.rank < 2:
+    if not found.one_picture and (found.rank < 0.05 * found.embed_dim or found.rank < 2):
         said.append(
             f"latents use {found.rank:.1f} of {found.embed_dim} directions: the encoder has collapsed, or nearly"
         )
-    if found.action_dependence[-1] < 0.1:
+    if found.action_dependence and found.action_dependence[-1] < 0.1:
         said.append("predictions hardly depend on actions: others' actions predict as well")
-    if found.found < 2 * found.found_chance:
+    if found.found is not None and found.found_chance is not None and found.found < 2 * found.found_chance:
         said.append("of several action sequences the model does not know which was taken")
-    worse = [
-        h for h, mine, copied in zip(found.horizons, found.error, found.copy, strict=True) if mine >= copied
-    ]
+    errors = zip(found.horizons, found.error, found.copy, strict=True) if found.error else ()
+    worse = [h for h, mine, copied in errors if mine >= copied]
     if worse:
         said.append(f"{worse[0]} blocks ahead, copying the first latent is as good as predicting")
     if found.ranking is not None:
@@ -75,18 +74,29 @@ def findings(found: Diagnosis) -> list[str]:
 
 
 def lines(found: Diagnosis) -> list[str]:
-    """The figures, one a line."""
+    """The figures, one a line, and what is not among them."""
     last, h = -1, found.horizons[-1]
-    told = [
-        f"error {h} blocks ahead   {found.error[last]:.4f} of the latents' variance (copying {found.copy[last]:.4f}, "
-        f"others' actions {found.others[last]:.4f})",
-        f"action dependence      {found.action_dependence[0]:.2f} one block ahead, "
-        f"{found.action_dependence[last]:.2f} {h} ahead",
-        f"own actions found      {100 * found.found:.0f} % (chance {100 * found.found_chance:.0f} %)",
+    told = []
+    if found.error:
+        others = f", others' actions {found.others[last]:.4f}" if found.others else ""
+        told.append(
+            f"error {h} blocks ahead   {found.error[last]:.4f} of the latents' variance "
+            f"(copying {found.copy[last]:.4f}{others})"
+        )
+    if found.action_dependence:
+        told.append(
+            f"action dependence      {found.action_dependence[0]:.2f} one block ahead, "
+            f"{found.action_dependence[last]:.2f} {h} ahead"
+        )
+    if found.found is not None and found.found_chance is not None:
+        told.append(
+            f"own actions found      {100 * found.found:.0f} % (chance {100 * found.found_chance:.0f} %)"
+        )
+    told += [
         f"effective rank         {found.rank:.1f} of {found.embed_dim}",
         f"latents' deviation     {min(found.std):.3f} to {max(found.std):.3f}",
     ]
-    probes = [r2 for r2 in found.probe if r2 == r2]
+    probes = [r2 for r2 in found.probe if r2 is not None]
     if probes:
         told.append(f"linear probe R²        {sum(probes) / len(probes):.4f} (worst {min(probes):.4f})")
     if found.ranking is not None:
@@ -96,7 +106,7 @@ def lines(found: Diagnosis) -> list[str]:
             f"(dynamics {r.dynamics.mean:.2f}, latents {r.representation.mean:.2f})",
             f"top-1 regret           {_share(r.regret)} of a blind choice's; {r.pixels_lost.mean:.2f} of the world's unit",
         ]
-    return told
+    return told + [f"not measured           {text}" for text in found.unmeasured]
 
 
 def write_page(path: str | os.PathLike[str], found: Diagnosis, name: str, info: dict[str, Any]) -> None:
@@ -116,6 +126,9 @@ def write_page(path: str | os.PathLike[str], found: Diagnosis, name: str, info: 
         lead="; ".join(escape(text[0].upper() + text[1:]) for text in said) + "."
         if said
         else f"Measured on {found.sequences} sequences and {found.frames} frames of episodes held out from training.",
+        unmeasured="".join(
+            f'<p class="note">Not measured: {escape(text)}.</p>\n' for text in found.unmeasured
+        ),
         figures="\n".join(
             f'<div><dt>{title}</dt><dd class="n">{value}</dd><dd class="why">{why}</dd></div>'
             for title, value, why in _figures(found)
@@ -132,28 +145,39 @@ def _share(value: Share) -> str:
 
 def _figures(found: Diagnosis) -> list[tuple[str, str, str]]:
     h = found.horizons[-1]
-    figures = [
-        (
-            f"Error {h} blocks ahead",
-            f"{100 * found.error[-1]:.2g} <small>%</small>",
-            f"of the latents' variance; copying the first latent {100 * found.copy[-1]:.0f}&nbsp;%.",
-        ),
-        (
-            "Action dependence",
-            f"{found.action_dependence[-1]:.2f}",
-            f"{h} blocks ahead. 1: everything hangs on the actions; 0: nothing.",
-        ),
-        (
-            "Own actions found",
-            f"{100 * found.found:.0f} <small>%</small>",
-            f"among {RIVALS} sequences of other episodes; by chance {100 * found.found_chance:.0f}&nbsp;%.",
-        ),
+    figures = []
+    if found.error:
+        figures.append(
+            (
+                f"Error {h} blocks ahead",
+                f"{100 * found.error[-1]:.2g} <small>%</small>",
+                f"of the latents' variance; copying the first latent {100 * found.copy[-1]:.0f}&nbsp;%.",
+            )
+        )
+    if found.action_dependence:
+        figures.append(
+            (
+                "Action dependence",
+                f"{found.action_dependence[-1]:.2f}",
+                f"{h} blocks ahead. 1: everything hangs on the actions; 0: nothing.",
+            )
+        )
+    if found.found is not None and found.found_chance is not None:
+        figures.append(
+            (
+                "Own actions found",
+                f"{100 * found.found:.0f} <small>%</small>",
+                f"among {round(1 / found.found_chance) - 1} sequences of other episodes; by chance "
+                f"{100 * found.found_chance:.0f}&nbsp;%.",
+            )
+        )
+    figures.append(
         (
             "Effective rank",
             f"{found.rank:.0f} <small>of {found.embed_dim}</small>",
             "Directions of the latent space in use; 1 is a collapsed encoder.",
-        ),
-    ]
+        )
+    )
     if found.ranking is not None:
         r = found.ranking
         figures.append(
@@ -170,10 +194,10 @@ def _sections(found: Diagnosis) -> list[str]:
     x = [float(h) for h in found.horizons]
     error = line_chart(
         [
-            Series("prediction", x, found.error, "first"),
-            Series("others' actions", x, found.others, "second"),
-            Series("mean action", x, found.idle, "second dash thin"),
-            Series("copying", x, found.copy, "third dash thin"),
+            Series("prediction", x[: len(found.error)], found.error, "first"),
+            Series("others' actions", x[: len(found.others)], found.others, "second"),
+            Series("mean action", x[: len(found.idle)], found.idle, "second dash thin"),
+            Series("copying", x[: len(found.copy)], found.copy, "third dash thin"),
         ],
         label="Open-loop error against horizon, with the errors of copying and of others' actions",
         x_label="blocks ahead",
@@ -182,16 +206,18 @@ def _sections(found: Diagnosis) -> list[str]:
     )
     direction = line_chart(
         [
-            Series("cosine of predicted and true change", x, found.direction, "first"),
-            Series("action dependence", x, found.action_dependence, "second"),
+            Series(
+                "cosine of predicted and true change", x[: len(found.direction)], found.direction, "first"
+            ),
+            Series("action dependence", x[: len(found.action_dependence)], found.action_dependence, "second"),
         ],
         label="Direction of the predicted change, and dependence on actions, against horizon",
         x_label="blocks ahead",
         y_label="1 is perfect",
     )
-    places = [float(i + 1) for i in range(len(found.spectrum))]
+    places = [float(i + 1) for i in range(max(len(found.spectrum), len(found.std)))]
     spectrum = line_chart(
-        [Series("", places, found.spectrum, "first")],
+        [Series("", places[: len(found.spectrum)], found.spectrum, "first")],
         label="Shares of the latents' variance by direction",
         x_label="direction",
         y_label="share of the variance, log scale",
@@ -270,5 +296,5 @@ def _ranking(r: Ranking) -> str:
     return f'<section><h2>Does it know the good plans?</h2><p>{intro}</p>{chart}<p class="note">{note}</p></section>'
 
 
-def _probe(probe: tuple[float, ...]) -> str:
-    return ", ".join(f"{r2:.4f}" for r2 in probe)
+def _probe(probe: tuple[float | None, ...]) -> str:
+    return ", ".join("not measured" if r2 is None else f"{r2:.4f}" for r2 in probe)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import distributed
 
@@ -13,8 +15,18 @@ def count() -> int:
 
 def total(value: torch.Tensor) -> torch.Tensor:
     """The sum of `value` over all processes; its gradient is the sum over theirs."""
-    if count() == 1:
-        return value
-    from torch.distributed.nn.functional import all_reduce
+    return value if count() == 1 else _Total.apply(value)
 
-    return all_reduce(value)
+
+class _Total(torch.autograd.Function):
+    """torch.distributed's sum, whose gradient is a sum, too (torch.distributed.nn's is deprecated)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        summed = value.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return total(gradients[0])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import inspect
+import logging
 import os
 import signal
 import sys
@@ -19,6 +21,15 @@ from torch import distributed, nn
 
 from fastwm.training.batch_norm import apart, together
 
+# Buffers are equal already: every process computes the same. Newer versions of PyTorch have another name for it.
+BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+# What the command line says in one line and ends with FAILED for (fastwm/cli.py).
+EXPECTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError, MemoryError, RuntimeError)
+FAILED = 2
 PATIENCE = datetime.timedelta(hours=2)  # while the first measures and writes, the others wait
 
 
@@ -28,6 +39,7 @@ class Ranks:
 
     rank: int
     count: int
+    store: Any = None  # torch.distributed's, through which they also meet where one has failed
 
     @property
     def first(self) -> bool:
@@ -53,6 +65,23 @@ class Ranks:
             distributed.barrier()
 
     @contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """What fails is raised in the first process that it fails in; in the others, and where all are interrupted, SystemExit.
+
+        A mistake fails all alike, and the end of one fails the others: the first alone knows why.
+        """
+        try:
+            yield
+        except EXPECTED:
+            if self.store is not None and self.store.add("failed", 1) > 1:
+                raise SystemExit(FAILED) from None
+            raise
+        except KeyboardInterrupt:
+            if self.store is not None:  # who started the processes says so
+                raise SystemExit(128 + signal.SIGINT) from None
+            raise
+
+    @contextmanager
     def joined(self, module: nn.Module) -> Iterator[nn.Module]:
         """`module` for forward passes whose backward passes average gradients; norms see the whole batch."""
         if self.count == 1:
@@ -60,11 +89,7 @@ class Ranks:
             return
         together(module)
         try:
-            yield nn.parallel.DistributedDataParallel(
-                module,
-                broadcast_buffers=False,  # equal already: every process computes the same
-                find_unused_parameters=True,
-            )
+            yield nn.parallel.DistributedDataParallel(module, **BUFFERS)
         finally:
             apart(module)
 
@@ -76,9 +101,17 @@ def ranks() -> Iterator[Ranks]:
     if distributed.is_available() and distributed.is_initialized():
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     elif distributed.is_available() and distributed.is_torchelastic_launched():
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        store, rank, count = next(distributed.rendezvous("env://"))
+        store.set_timeout(PATIENCE)
+        distributed.init_process_group(
+            backend,
+            timeout=PATIENCE,
+            store=distributed.PrefixStore("group", store),
+            rank=rank,
+            world_size=count,
+        )
         try:
-            yield Ranks(distributed.get_rank(), distributed.get_world_size())
+            yield Ranks(rank, count, store)
         finally:
             distributed.destroy_process_group()
     else:
@@ -86,7 +119,10 @@ def ranks() -> Iterator[Ranks]:
 
 
 def launch(arguments: list[str], devices: int) -> None:
-    """Run `fastwm` with `arguments` in `devices` processes of this machine, by torchrun; RuntimeError where one fails."""
+    """Run `fastwm` with `arguments` in `devices` processes of this machine, by torchrun.
+
+    SystemExit where one of them has said what is wrong, RuntimeError where one died.
+    """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -100,6 +136,11 @@ def launch(arguments: list[str], devices: int) -> None:
         run_id=f"fastwm-{os.getpid()}",
         max_restarts=0,  # a run that died goes on by --resume
     )
+    for name in (
+        "multiprocessing",
+        "agent.server",
+    ):  # they tell of processes that failed or were ended, as we do below
+        logging.getLogger(f"torch.distributed.elastic.{name}.api").setLevel(logging.CRITICAL)
     command: Any = [sys.executable, "-m", "fastwm.cli", *arguments]
     try:
         elastic_launch(config, command[0])(*command[1:])
@@ -108,8 +149,12 @@ def launch(arguments: list[str], devices: int) -> None:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        codes = {rank: failure.exitcode for rank, failure in sorted(error.failures.items())}
+        died = {rank: code for rank, code in codes.items() if code not in (FAILED, -signal.SIGTERM)}
+        if not died and FAILED in codes.values():  # the others were then ended
+            raise SystemExit(FAILED) from None
+        rank, code = next(iter((died or codes).items()))
         raise RuntimeError(
-            f"process {rank} of {devices} ended with {failure.exitcode}; what it said is above; where a checkpoint was "
+            f"process {rank} of {devices} ended with {code}; what it said is above; where a checkpoint was "
             "written, --resume goes on from it"
         ) from error

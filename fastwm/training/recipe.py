@@ -15,12 +15,16 @@ from fastwm.data import Episodes
 
 Measures = dict[str, "float | None"]
 
+# What the error ends with where a data set's pictures have another size than the model's.
+RESIZE = ": to resize them, open the data with the size of the model (--image-size says both)"
+
 
 class Recipe(nn.Module, ABC):
     """One objective: its modules, its samples, its loss, its health.
 
-    Parameters that require a gradient are optimised; all parameters and buffers together are the state that a checkpoint holds
-    (a target that follows its encoder: parameters without gradient). b: samples of a step on this process.
+    Parameters that require a gradient are optimised, and each takes part in every loss, as several processes wait for it; all
+    parameters and buffers together are the state that a checkpoint holds (a target that follows its encoder: parameters without
+    gradient). b: samples of a step on this process.
     """
 
     losses: tuple[str, ...]  # what the loss is made of: columns of metrics.csv

@@ -1,4 +1,6 @@
-"""Our HDF5 files and stable-worldmodel's: one dataset per column, `ep_len` and `ep_offset` (fastwm/data/hdf5.py)."""
+"""Our HDF5 files and stable-worldmodel's: one dataset per column, `ep_len` and `ep_offset` (fastwm/data/hdf5.py). Every column
+of pictures, uint8 [steps, height, width, 3], is a camera.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,8 @@ class HDF5Reader(Reader):
 
 
 def _shows_pictures(name: str, data: h5py.Dataset) -> bool:
-    return name == "pixels" or (name.startswith("pixels") and data.ndim == 4 and data.dtype == np.uint8)
+    """Whether a column is a camera's, whatever it is called."""
+    return name == "pixels" or (data.ndim == 4 and data.dtype == np.uint8 and data.shape[3] == 3)
 
 
 def _runs(rows: NDArray[np.int64]) -> list[slice]:

@@ -15,7 +15,7 @@ from PIL import Image
 from fastwm.data.hdf5 import Column
 from fastwm.data.resize import Size, check_size, resize
 
-from .reader import Damage, Reader, keep, needs
+from .reader import WITHOUT_IT, Damage, Reader, keep, needs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,7 +97,7 @@ class LanceReader(Reader):
                 reason = f"its steps are not 0 to {length - 1}, in order"
             seen.add(int(indices[offset]))
             if reason and not skip_damaged:
-                raise ValueError(f"{self.path}: {self.label(place)}: {reason}")
+                raise ValueError(f"{self.path}: {self.label(place)}: {reason}{WITHOUT_IT}")
             if reason:
                 self.damaged += (Damage(self.path, self.label(place), reason),)
                 usable[place] = False

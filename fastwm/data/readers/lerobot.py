@@ -19,7 +19,7 @@ from fastwm.data.resize import Size, check_size
 from fastwm.data.video import Video
 
 from .parquet import read_pictures, read_rows, read_table
-from .reader import Damage, Reader, keep
+from .reader import WITHOUT_IT, Damage, Reader, keep
 
 NAMES = {"observation.state": "state"}  # LeRobot's name, ours
 INDICES = ("index", "episode_index", "frame_index", "timestamp", "task_index")
@@ -171,7 +171,7 @@ class LeRobotReader(Reader):
     ) -> None:
         damage = Damage(file, f"episode {self._labels[place]}", reason)
         if not skip_damaged:
-            raise ValueError(str(damage))
+            raise ValueError(f"{damage}{WITHOUT_IT}")
         usable[place] = False
         self.damaged += (damage,)
         if not usable.any():

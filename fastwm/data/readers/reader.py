@@ -28,6 +28,10 @@ class Damage:
         return f"{self.file}: {self.episode}: {self.reason}"
 
 
+# What an error that refuses a data set for one episode ends with.
+WITHOUT_IT = "; skip_damaged (--skip-damaged) goes on without it"
+
+
 class Reader(ABC):
     """The rows of a data set. A row is a step; episodes are runs of `lengths` rows from `offsets` on.
 

@@ -18,7 +18,7 @@ from fastwm.data.resize import Size, check_size
 from fastwm.data.video import Video
 
 from . import VIDEOS
-from .reader import Damage, Reader, keep
+from .reader import WITHOUT_IT, Damage, Reader, keep
 
 PIXELS = "pixels"
 
@@ -43,7 +43,7 @@ class VideosReader(Reader):
                 beside = _beside(file, len(video))
             except ValueError as error:
                 if not skip_damaged:
-                    raise
+                    raise ValueError(f"{error}{WITHOUT_IT}") from error
                 self.damaged += (Damage(file, self._name(file), str(error).removeprefix(f"{file}: ")),)
                 continue
             self.videos.append(video)
@@ -94,8 +94,8 @@ class VideosReader(Reader):
         for video in self.videos:
             if video.size != first.size:
                 raise ValueError(
-                    f"{video.path}: {video.size[1]} x {video.size[0]} pixels, {first.path.name} has "
-                    f"{first.size[1]} x {first.size[0]}: say which size they shall have (image_size)"
+                    f"{first.path}: {_pixels(first.size)}, {video.path}: {_pixels(video.size)}: videos of one data set "
+                    "have one size; image_size (--image-size) resizes them on reading"
                 )
         return first.size
 
@@ -113,7 +113,7 @@ class VideosReader(Reader):
             file = self.videos[place].path
             reason = f"the numbers beside it are {_shapes(found)}, other episodes' {_shapes(shapes)}"
             if not skip_damaged:
-                raise ValueError(f"{file}: {reason}")
+                raise ValueError(f"{file}: {reason}{WITHOUT_IT}")
             self.damaged += (Damage(file, self._name(file), reason),)
             usable[place] = False
             numbers[place] = {
@@ -173,6 +173,10 @@ def _column(file: Path, name: str, values: NDArray[Any], length: int) -> NDArray
             f"{file}: {name}: expected {length} rows, as the video has frames, got {len(values)}"
         )
     return values
+
+
+def _pixels(size: Size) -> str:
+    return f"{size[1]} x {size[0]} pixels"
 
 
 def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:

@@ -17,7 +17,7 @@ from fastwm.objectives.prediction import PredictionLoss, RolloutLoss
 from fastwm.training.calibration import calibration_contexts
 from fastwm.training.features import Features, data_digest
 from fastwm.training.health import measure_health
-from fastwm.training.recipe import Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe
 from fastwm.training.recipes.world_model import MEASURES, measures_of
 
 
@@ -124,7 +124,7 @@ def check_fit(config: WorldModelConfig, frames: int, training: Episodes, validat
         )
     image = list(training.batch(training.windows(1)[:1], 1, columns=("pixels",))["pixels"].shape[2:])
     if image != [config.image_size, config.image_size, 3]:
-        raise ValueError(f"images of the data are {image}; image_size is {config.image_size}")
+        raise ValueError(f"images of the data are {image}; image_size is {config.image_size}{RESIZE}")
 
 
 def _check_frames(config: WorldModelConfig, frames: int) -> None:

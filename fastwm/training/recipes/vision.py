@@ -13,7 +13,7 @@ from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViTConfig
 from fastwm.training.collapse import BASELINES, COLUMNS, Judged, measure, measure_baselines
-from fastwm.training.recipe import Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe
 from fastwm.training.sampler import evenly_spaced
 
 SAMPLES = 64  # held-out clips that the losses are measured on
@@ -56,7 +56,7 @@ class VisionRecipe(Recipe):
         first = training.batch(training.windows(1)[:1], 1, columns=("pixels",))
         image, size = list(first["pixels"].shape[2:]), self.trunk.image_size
         if image != [size, size, 3]:
-            raise ValueError(f"images of the data are {image}; image_size is {size}")
+            raise ValueError(f"images of the data are {image}; image_size is {size}{RESIZE}")
 
     def prepare(self, training: Episodes) -> None:
         """Colours of the training pictures: where most of a picture is one colour, ImageNet's would make that the loudest."""

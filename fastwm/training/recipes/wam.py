@@ -28,7 +28,7 @@ from fastwm.objectives.processes import total
 from fastwm.training import outcomes
 from fastwm.training.config import RunConfig
 from fastwm.training.health import effective_rank, linear_probe_r2
-from fastwm.training.recipe import Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe
 from fastwm.training.sampler import evenly_spaced
 
 JUDGED = 96  # validation windows
@@ -115,7 +115,7 @@ class WamRecipe(Recipe):
             )
         image = list(episodes.batch(self.windows(training)[:1], 1, columns=("pixels",))["pixels"].shape[2:])
         if image != [config.image_size, config.image_size, 3]:
-            raise ValueError(f"images of the data are {image}; image_size is {config.image_size}")
+            raise ValueError(f"images of the data are {image}; image_size is {config.image_size}{RESIZE}")
         outcomes.check(config, episodes)
 
     def prepare(self, training: Episodes) -> None:

@@ -18,7 +18,7 @@ from fastwm.objectives.prediction import RolloutLoss
 from fastwm.training.calibration import calibration_contexts
 from fastwm.training.config import TrainConfig
 from fastwm.training.health import HORIZONS, Health, measure_health
-from fastwm.training.recipe import Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe
 
 MEASURES = (
     "prediction",
@@ -137,7 +137,7 @@ def _check_data(
     size = model.image_size
     image, numbers = list(first["pixels"].shape[2:]), first["action"].shape[2]
     if image != [size, size, 3]:
-        raise ValueError(f"images of the data are {image}; image_size is {size}")
+        raise ValueError(f"images of the data are {image}; image_size is {size}{RESIZE}")
     if numbers != model.action_dim:
         raise ValueError(
             f"action blocks of the data hold {numbers} numbers; action_dim is {model.action_dim}"
