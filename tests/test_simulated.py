@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -9,12 +10,16 @@ import sys
 import threading
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from fastwm import cli
 from fastwm.data import Episodes, collect
 from fastwm.envs import SIMULATED, SimulatedWorld, World, trajectories, world
+from fastwm.envs.pusht_expert import NORMALS, POINTS, SHIFT, TURN, middle
+from fastwm.envs.simulated import wrapped
 from fastwm.evaluation import ExpertPolicy, RandomPolicy, evaluate
 
 PACKAGES = {"pusht": "gym_pusht", "reacher": "dm_control", "pendulum": "pygame"}
@@ -103,7 +108,6 @@ def test_pusht_is_set_exactly() -> None:
 
 
 def test_pendulum_moves_as_gymnasium_does() -> None:
-    gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("pygame")
     env = gymnasium.make("Pendulum-v1").unwrapped
     env.reset(seed=0)
@@ -157,12 +161,16 @@ def test_random_actions_are_smooth(space: World) -> None:
     assert last.std() > 0.4
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("reacher", 0.8, 0.6), ("pendulum", 0.8, 0.4)])
-def test_experts_solve_what_random_actions_seldom_do(name: str, least: float, most: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("reacher", 0.8, 0.6), ("pendulum", 0.8, 0.4), ("pusht", 0.6, 0.2)]
+)
+def test_experts_solve_what_random_actions_seldom_do(
+    name: str, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip(PACKAGES[name])
     space = world(name)
-    if name == "reacher" and os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
-        space.render = lambda states: states  # type: ignore[method-assign, assignment, return-value]
+    if name == "pusht" or os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
+        monkeypatch.setattr(space, "render", lambda states: states)  # which neither looks at
     start, goal = space.sample_task(np.random.default_rng(5), 40)
     assert space.success(start, goal).mean() < 0.1
     assert evaluate(space, ExpertPolicy(space), episodes=40).rate >= least
@@ -180,6 +188,55 @@ def test_pusht_experts_push() -> None:
     assert moved["expert"].mean() > 2 * moved["random"].mean()
     start, goal = space.sample_task(np.random.default_rng(7), 6)
     assert not space.success(start, goal).any()
+
+
+def test_pusht_experts_place_the_t_from_anywhere() -> None:
+    """The T alone, within a success's pixels and angle; in one row as in many."""
+    pytest.importorskip("gym_pusht")
+    space, rng = world("pusht"), np.random.default_rng(8)
+    state, goal = space.sample_state(rng, 12), space.sample_goal(rng, 12)
+    alone = np.concatenate([space.expert(s[None], g[None]) for s, g in zip(state, goal, strict=True)])
+    np.testing.assert_array_equal(alone, space.expert(state, goal))
+    placed = np.zeros(12, bool)
+    for _ in range(120):
+        state = space.step(state, space.expert(state, goal))
+        turned = np.abs((state[:, 4] - goal[:, 4] + np.pi) % (2 * np.pi) - np.pi)
+        placed |= (np.linalg.norm(state[:, 2:4] - goal[:, 2:4], axis=1) < 20) & (turned < np.pi / 9)
+    assert placed.mean() > 0.8
+
+
+def test_the_t_is_pushed_as_the_expert_thinks() -> None:
+    """A short push turns and shifts the T by what its point, normal and radius of gyration say."""
+    pytest.importorskip("gym_pusht")
+    space = world("pusht")
+    for place in range(len(POINTS)):
+        state = np.zeros((1, 10), np.float32)
+        state[0, 2:4] = 256 - np.array([0, 45.0])
+        state[0, :2] = 256 + POINTS[place] - 16 * NORMALS[place]
+        for _ in range(3):
+            state = space.step(state, 0.15 * NORMALS[place : place + 1])
+        moved, turned = middle(state)[0] - 256, wrapped(float(state[0, 4]))
+        pushed = (state[0, :2] - 256 - POINTS[place]) @ NORMALS[place] + 15
+        assert 4 < pushed < 20
+        assert turned == pytest.approx(TURN[place] * pushed, abs=0.03 + 0.25 * abs(TURN[place] * pushed)), (
+            place
+        )
+        np.testing.assert_allclose(moved, SHIFT[place] * pushed * NORMALS[place], atol=3)
+
+
+def test_gymnasium_makes_them(drawn: SimulatedWorld) -> None:
+    names = {"pusht": "PushT", "reacher": "Reacher", "pendulum": "Pendulum"}
+    env = gymnasium.make(f"fastwm/{names[drawn.name]}-v0")
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == drawn.budget
+    check_env(env.unwrapped, skip_render_check=True)
+    many = gymnasium.make_vec(f"fastwm/{names[drawn.name]}-v0", num_envs=3)
+    seen, info = many.reset(seed=1)
+    action = np.linspace(-1, 1, 3 * drawn.action_dim, dtype=np.float32).reshape(3, -1)
+    expected = drawn.step(info["state"], action)
+    seen, _, _, _, info = many.step(action)
+    np.testing.assert_array_equal(info["state"], expected)
+    np.testing.assert_array_equal(seen, drawn.render(expected))
 
 
 def test_collection(drawn: World, tmp_path: Path) -> None:
@@ -229,10 +286,9 @@ w.render([[0, 0, 0, 0]])
     assert "set MUJOCO_GL=egl or osmesa" in done.stderr
 
 
+@pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="triton is not installed")
+@pytest.mark.parametrize("space", ["reacher"], indirect=True)
 def test_triton_can_be_imported_after_a_picture(drawn: SimulatedWorld) -> None:
-    pytest.importorskip("triton")
-    if drawn.name != "reacher":
-        pytest.skip("draws without OpenGL")
     code = "from fastwm import envs; envs.world('reacher').render([[0, 0, 0, 0]]); import triton._C.libtriton"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,12 +1,23 @@
-"""Worlds, and gymnasium environments over them. Importing this registers `fastwm/TwoRoom-v0`,
-`fastwm/TwoRoomSteps-v0` and `fastwm/Push-v0`.
+"""Worlds, and gymnasium environments over them. Importing this registers `fastwm/TwoRoom-v0`, `fastwm/TwoRoomSteps-v0`,
+`fastwm/Push-v0`, and those of others' simulators: `fastwm/Pendulum-v0`, `fastwm/PushT-v0` and `fastwm/Reacher-v0`.
 """
 
 from .behaviour import POLICIES, trajectories
-from .gym import Push, PushVector, TwoRoom, TwoRoomSteps, TwoRoomStepsVector, TwoRoomVector, register
-from .pendulum import PendulumWorld
-from .pusht import PushTWorld
-from .reacher import ReacherWorld
+from .gym import (
+    Pendulum,
+    PendulumVector,
+    Push,
+    PushT,
+    PushTVector,
+    PushVector,
+    Reacher,
+    ReacherVector,
+    TwoRoom,
+    TwoRoomSteps,
+    TwoRoomStepsVector,
+    TwoRoomVector,
+    register,
+)
 from .simulated import SimulatedWorld
 from .world import Behaviour, World
 
@@ -15,8 +26,14 @@ __all__ = [
     "SIMULATED",
     "WORLDS",
     "Behaviour",
+    "Pendulum",
+    "PendulumVector",
     "Push",
+    "PushT",
+    "PushTVector",
     "PushVector",
+    "Reacher",
+    "ReacherVector",
     "SimulatedWorld",
     "TwoRoom",
     "TwoRoomSteps",
@@ -31,7 +48,7 @@ WORLDS: dict[str, World] = {env.world.name: env.world for env in (TwoRoom, TwoRo
 
 
 # Worlds of others' simulators, which are imported when they are first used: each has its extra.
-SIMULATED: dict[str, World] = {world.name: world for world in (PendulumWorld(), PushTWorld(), ReacherWorld())}
+SIMULATED: dict[str, World] = {env.world.name: env.world for env in (Pendulum, PushT, Reacher)}
 
 
 def world(name: str) -> World:

@@ -1,6 +1,6 @@
 """Gymnasium's interface around a world: one environment, many at once, and their registration.
 
-Observations are pixels uint8 [64, 64, 3], actions float32 [2] in [-1, 1]. The reward is 1 where the goal is
+Observations are pixels uint8 [64, 64, 3], actions float32 [A] in [-1, 1]. The reward is 1 where the goal is
 reached, which ends the episode, and 0 before. `info` holds `state` and `goal_state` [state_dim] (pixels),
 `goal` (the goal's picture, uint8 [64, 64, 3]) and `success`.
 """
@@ -15,8 +15,11 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from .pendulum import PendulumWorld
 from .push import PushWorld
+from .pusht import PushTWorld
 from .raster import Array, Frames
+from .reacher import ReacherWorld
 from .two_room import TwoRoomStepsWorld, TwoRoomWorld
 from .world import Flags, World
 
@@ -48,7 +51,7 @@ class WorldEnv(gymnasium.Env[Frames, Array]):
         return self.world.render(self._state)[0], self._info(self._state)
 
     def step(self, action: Array) -> tuple[Frames, float, bool, bool, dict[str, Any]]:
-        """One decision: `action` [2], held for the world's substeps. `gymnasium.make` adds the time limit."""
+        """One decision: `action` [A], held for the world's substeps. `gymnasium.make` adds the time limit."""
         if self._state is None:
             raise RuntimeError("step: call reset first")
         self._state = self.world.step(self._state, np.asarray(action)[None])
@@ -86,6 +89,24 @@ class Push(WorldEnv):
     """Push the puck to where the goal picture shows it, `fastwm/Push-v0`."""
 
     world = PushWorld()
+
+
+class Pendulum(WorldEnv):
+    """Swing up to the angle of the goal picture, `fastwm/Pendulum-v0` (extra: pendulum)."""
+
+    world = PendulumWorld()
+
+
+class PushT(WorldEnv):
+    """Push the T to where the goal picture shows it, `fastwm/PushT-v0` (extra: pusht)."""
+
+    world = PushTWorld()
+
+
+class Reacher(WorldEnv):
+    """Bring the arm to where the goal picture shows it, `fastwm/Reacher-v0` (extra: dm-control)."""
+
+    world = ReacherWorld()
 
 
 class WorldVectorEnv(VectorEnv[Frames, Array, NDArray[Any]]):
@@ -134,7 +155,7 @@ class WorldVectorEnv(VectorEnv[Frames, Array, NDArray[Any]]):
         return self.world.render(self._state), self._info(self.world.success(self._state, self._goal))
 
     def step(self, actions: Array) -> tuple[Frames, NDArray[np.float64], Flags, Flags, dict[str, Any]]:
-        """One decision everywhere, `actions` [num_envs, 2]; environments that had ended start a new task."""
+        """One decision everywhere, `actions` [num_envs, A]; environments that had ended start a new task."""
         if self._state is None:
             raise RuntimeError("step: call reset first")
         restarted = self._ended
@@ -194,9 +215,34 @@ class PushVector(WorldVectorEnv):
     world = PushWorld()
 
 
+class PendulumVector(WorldVectorEnv):
+    """Many `Pendulum` at once, one after another in one simulator."""
+
+    world = Pendulum.world
+
+
+class PushTVector(WorldVectorEnv):
+    """Many `PushT` at once, one after another in one simulator."""
+
+    world = PushT.world
+
+
+class ReacherVector(WorldVectorEnv):
+    """Many `Reacher` at once, one after another in one simulator."""
+
+    world = Reacher.world
+
+
 def register() -> None:
-    """Make `fastwm/TwoRoom-v0`, `fastwm/TwoRoomSteps-v0` and `fastwm/Push-v0` known to `gymnasium.make` and `make_vec`."""
-    environments = (TwoRoom, TwoRoomVector), (TwoRoomSteps, TwoRoomStepsVector), (Push, PushVector)
+    """Make every world known to `gymnasium.make` and `make_vec`: `fastwm/TwoRoom-v0` and so on."""
+    environments: tuple[tuple[type[WorldEnv], type[WorldVectorEnv]], ...] = (
+        (TwoRoom, TwoRoomVector),
+        (TwoRoomSteps, TwoRoomStepsVector),
+        (Push, PushVector),
+        (Pendulum, PendulumVector),
+        (PushT, PushTVector),
+        (Reacher, ReacherVector),
+    )
     for env, vector in environments:
         gymnasium.register(
             id=f"fastwm/{env.__name__}-v0",

@@ -14,20 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .pusht_expert import PIXELS, RADIANS, middle, pusher
 from .raster import Array, Frames
 from .simulated import SimulatedWorld, needs, scaled, wrapped
-from .world import Behaviour, direction, norm
+from .world import Behaviour
 
 WINDOW = 512  # pixels
 RADIUS = 15.0  # of the disc; its target stays as far inside, since walls do not stop it
 REACH = 100.0  # pixels of a full action
-CLOSE, ALIGNED = (
-    20.0,
-    np.pi / 9,
-)  # of a success: pixels, all positions together, and radians (DINO-WM, section 4)
-MIDDLE = 45.0  # pixels from the T's origin, along its stem, to its centre of gravity
-BEHIND = 75.0  # pixels from there, at which the expert stands before it pushes
-EAGER = 3.0  # the disc covers a quarter of the way to its target in a decision
+# Of a success: pixels, all positions together, and radians (DINO-WM, section 4).
+CLOSE, ALIGNED = PIXELS, RADIANS
+APART = 95.0  # pixels at least from the disc to the T's centre of gravity at the start
 FASTEST = 5000.0  # pixels per second
 
 
@@ -66,28 +63,15 @@ class PushTWorld(SimulatedWorld):
         open_ = np.arange(n)
         while len(open_):
             state[open_, :2] = rng.uniform(50, 450, (len(open_), 2))
-            apart = norm(state[open_, :2] - _middle(state[open_]))[:, 0]
-            open_ = open_[apart < BEHIND + 20]
+            apart = np.linalg.norm(state[open_, :2] - middle(state[open_]), axis=1)
+            open_ = open_[apart < APART]
         return state
 
     def expert(self, state: ArrayLike, goal: ArrayLike) -> Array:
-        """Actions [n, 2]: get behind the T's middle, then push it towards the goal's; its angle is left to chance, so
-        this makes data and solves few tasks.
-        """
+        """Actions [n, 2]: push the T where that helps most, then bring the disc to its own place (pusht_expert.py)."""
         states, goals = self._pair(state, goal)
-        disc, middle = states[:, :2], _middle(states)
-        ahead = direction(_middle(goals) - middle)
-        place = middle - BEHIND * ahead
-        from_middle = disc - middle
-        along = np.sum(from_middle * ahead, axis=1, keepdims=True)
-        aside = norm(from_middle - along * ahead)
-        ready = (along < 0) & (aside < 25)
-        around = direction(from_middle) * 1.5 * BEHIND + middle  # keep off the T on the way round it
-        side = np.stack([-ahead[:, 1], ahead[:, 0]], axis=1)
-        side *= np.where(np.sum(from_middle * side, axis=1, keepdims=True) < 0, -1, 1)
-        detour = np.where(norm(from_middle) < 1.1 * BEHIND, around, middle + 1.5 * BEHIND * side)
-        target = np.where(ready, middle + 30 * ahead, np.where(along > 0, detour, place))
-        return np.clip(EAGER * (target - disc) / REACH, -1, 1).astype(np.float32)
+        action = pusher(states, goals) / REACH
+        return (action / np.maximum(np.abs(action).max(axis=1, keepdims=True), 1)).astype(np.float32)
 
     def _make(self) -> None:
         pygame = needs("pygame", "pusht", self.name)
@@ -119,9 +103,3 @@ class PushTWorld(SimulatedWorld):
         self._surface.fill((255, 255, 255))
         self._env.space.debug_draw(self._options(self._surface))
         return scaled(self._pixels(self._surface).transpose(1, 0, 2).copy(), self.image_size)
-
-
-def _middle(state: Array) -> Array:
-    """The T's centre of gravity [n, 2]."""
-    angle = state[:, 4]
-    return state[:, 2:4] + MIDDLE * np.stack([-np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
