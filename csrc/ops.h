@@ -214,7 +214,7 @@ struct SigregBackwardArgs {
 
 // ---- linear: the products that linear layers are trained with
 
-constexpr int64_t LINEAR_WORKSPACE = 144 * 256;  // floats of a thread
+constexpr int64_t LINEAR_WORKSPACE = 148 * 256;  // floats of a thread
 
 struct LinearArgs {
   const float* a;     // [M, K], turned [K, M]

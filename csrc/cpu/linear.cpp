@@ -1,32 +1,29 @@
 // Products of training in float32, forward and backward of a linear layer: C = op(A) op(B) + bias, where op may turn.
 //
-// The engine's product (gemm.h) multiplies with weights that were packed once; here both sides are new at every step,
-// so packing is part of the work. A task is some rows of C times a group of panels, PANEL columns each. It goes through
-// K in chunks: packs a chunk of its panels (which then lie in L2), takes the rows of A a block at a time, at most BLOCK
-// of them, and keeps a block's sums with one panel in registers. Rows of A are read where they lie; columns of a turned
-// A are copied together first, since they lie a row apart, which for a power of two is one cache set.
+// The engine multiplies with weights that were packed once; here both sides are new at every step, so packing is part
+// of the work, and gemm.h then multiplies. A task is some rows of C times a group of panels. It goes through K in
+// chunks: packs a chunk of its panels, which then lie in L2, and takes the rows of A a register block at a time. Rows
+// of A are read where they lie; of a turned A they are made first, since its numbers lie a row apart, which for a power
+// of two is one cache set.
 //
-// bfloat16: A and B stay float32 in memory and are rounded as they are packed, two consecutive k in the place of one
-// float, which one instruction multiplies and adds. So a step copies no weight, and sums and results are float32.
+// bfloat16: A and B stay float32 in memory and are rounded as they are packed: no step copies a weight, and sums and
+// results are float32. Two consecutive k take the place of one float, so that pairs are turned as floats are.
 //
 // Every number of C is the sum of its chunks, each one sum over k in order: no bit depends on the threads or on the
 // rows around it. Short chunks keep float32 exact: a sum of thousands in one register would be off by several times as
 // much.
+#include "cpu/gemm.h"
 #include "cpu/parallel.h"
-#include "cpu/simd.h"
 #include "ops.h"
 
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-constexpr int64_t PANEL = 2 * LANES;
-constexpr int64_t BLOCK = LANES == 16  ? 12
-                          : LANES == 8 ? 6
-                                       : 5;  // 2 sums a row, 2 vectors of B and one of A in registers
-constexpr int64_t GROUP = 4;                 // panels of a task, at most
-constexpr int64_t CHUNK = 256;               // of K
-constexpr int64_t ROWS = 32 * BLOCK;         // of a task, about, where there are enough tasks
-static_assert(GROUP * PANEL * CHUNK + BLOCK * CHUNK + LANES <= LINEAR_WORKSPACE, "what a task packs");
+constexpr int64_t MOST_PANELS = 4;        // of a task
+constexpr int64_t CHUNK = 256;            // of K
+constexpr int64_t SHARE = 32 * MAX_ROWS;  // rows of a task, about, where there are enough tasks
+constexpr int64_t APART = CHUNK + 16;     // floats from one packed row to the next: not a power of two
+static_assert(MOST_PANELS * PANEL * CHUNK + MAX_ROWS * (APART + APART / 2) <= LINEAR_WORKSPACE, "what a task packs");
 
 typedef float v4 __attribute__((vector_size(16)));
 typedef float v4_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
@@ -65,39 +62,11 @@ FASTWM_INLINE vf load_masked(const float* p, int64_t count) {
   return (vf)_mm512_maskz_loadu_ps(mask, p);
 }
 
-// `count` numbers in a row as pairs; up to LANES pairs more are zero.
+// `count` numbers in a row as pairs; more are zero, to a multiple of 2 LANES numbers.
 FASTWM_INLINE void pair_row(const float* from, int64_t count, float* to) {
   for (int64_t k = 0; k < count; k += 2 * LANES)
     store(reinterpret_cast<bf16*>(to) + k, load_masked(from + k, count - k),
           load_masked(from + k + LANES, count - k - LANES));
-}
-
-// to[pair][step] = pairs of consecutive rows, ld apart, the first `columns` of each; more are zero, to a whole vector
-FASTWM_INLINE void pair_rows(const float* from, int64_t ld, int64_t rows, int64_t columns, float* to, int64_t step) {
-  for (int64_t k = 0; k < rows; k += 2, from += 2 * ld, to += step)
-    for (int64_t j = 0; j < columns; j += LANES) {
-      const vf even = load_masked(from + j, columns - j);
-      store(to + j, pair(even, k + 1 < rows ? load_masked(from + ld + j, columns - j) : vf{}));
-    }
-}
-
-// packed[pair][PANEL], as pack_panel has it
-void pack_pairs(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
-  const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL, pairs = (count + 1) / 2;
-  if (columns < PANEL) std::memset(packed, 0, sizeof(float) * pairs * PANEL);
-  if (!p.b_turned) return pair_rows(p.b + first_k * p.N + column, p.N, count, columns, packed, PANEL);
-  constexpr int64_t LD = CHUNK / 2 + LANES;
-  float rows[4 * LD];
-  for (int64_t j = 0; j < columns; j += 4) {
-    const int64_t some = columns - j < 4 ? columns - j : 4;
-    for (int64_t i = 0; i < some; ++i) pair_row(p.b + (column + j + i) * p.K + first_k, count, rows + i * LD);
-    if (some == 4) {
-      turn4(rows, LD, pairs, packed + j, PANEL);
-      continue;
-    }
-    for (int64_t i = 0; i < some; ++i)
-      for (int64_t k = 0; k < pairs; ++k) std::memcpy(packed + k * PANEL + j + i, rows + i * LD + k, sizeof(float));
-  }
 }
 #endif
 
@@ -116,127 +85,97 @@ void pack_panel(const LinearArgs& p, int64_t first_k, int64_t count, int64_t col
     for (int64_t k = 0; k < count; ++k) packed[k * PANEL + j] = p.b[(column + j) * p.K + first_k + k];
 }
 
-template <bool pairs>
-FASTWM_INLINE void pack(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
 #if FASTWM_ISA_avx512_bf16
-  if constexpr (pairs) return pack_pairs(p, first_k, count, column, packed);
-#endif
-  pack_panel(p, first_k, count, column, packed);
-}
-
-// c + x b: of a float32 in each lane, or of a pair of bfloat16. The pointer is to what all lanes of x hold.
-template <bool pairs>
-FASTWM_INLINE vf multiply_add(const float* x, vf b, vf c) {
-#if FASTWM_ISA_avx512_bf16
-  if constexpr (pairs) {
-    int32_t two;
-    std::memcpy(&two, x, sizeof two);
-    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)_mm512_set1_epi32(two), (__m512bh)(__m512)b);
-  }
-#endif
-  return fma(set(*x), b, c);
-}
-
-// c[R][2] += A b over K floats or pairs; the rows of A lie ld apart, or, packed, R of them for each k.
-template <int R, bool packed, bool pairs>
-FASTWM_INLINE void micro(const float* a, int64_t ld, const float* b, int64_t K, vf (&c)[R][2]) {
-  for (int64_t k = 0; k < K; ++k, b += PANEL) {
-    const vf b0 = load(b), b1 = load(b + LANES);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const float* x = packed ? a + k * R + r : a + r * ld + k;
-      c[r][0] = multiply_add<pairs>(x, b0, c[r][0]);
-      c[r][1] = multiply_add<pairs>(x, b1, c[r][1]);
-    }
-  }
-}
-
-// One block of rows and one panel: C = bias + A b, or, after the first chunk of K, C += A b.
-template <int R, bool packed, bool pairs>
-FASTWM_INLINE void block(int64_t rows, const float* a, int64_t ld, const float* b, int64_t K, const float* bias,
-                         bool first, float* c, int64_t c_ld, int64_t columns) {
-  if constexpr (R > 1) {
-    if (rows != R) return block<R - 1, packed, pairs>(rows, a, ld, b, K, bias, first, c, c_ld, columns);
-  }
-  vf sums[R][2];
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) sums[r][0] = sums[r][1] = vf{};
-  micro<R, packed, pairs>(a, ld, b, K, sums);
-  const int64_t low = columns < LANES ? columns : LANES, high = columns - low;
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r, c += c_ld) {
-    const float* before = first ? bias : c;
-    store_part(c, before ? load_part(before, low) + sums[r][0] : sums[r][0], low);
-    if (high > 0) store_part(c + LANES, before ? load_part(before + LANES, high) + sums[r][1] : sums[r][1], high);
-  }
-}
-
-int64_t parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
-
-// A block of rows as `micro` reads it: of a turned A [count, M] side by side for each k, else, as pairs, one after
-// another.
-template <bool pairs>
-FASTWM_INLINE void pack_rows(const LinearArgs& p, const float* a, int64_t rows, int64_t count, float* packed) {
-#if FASTWM_ISA_avx512_bf16
-  if constexpr (pairs) {
-    if (p.a_turned) return pair_rows(a, p.M, count, rows, packed, rows);
-    for (int64_t r = 0; r < rows; ++r) pair_row(a + r * p.K, count, packed + r * ((count + 1) / 2));
+// As pairs: packed[pair][PANEL][2]
+void pack_panel(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, bf16* packed) {
+  float* to = reinterpret_cast<float*>(packed);  // a pair each
+  const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL, pairs = (count + 1) / 2;
+  if (!p.b_turned) {
+    const float* b = p.b + first_k * p.N + column;
+    for (int64_t k = 0; k < count; k += 2, b += 2 * p.N)
+      for (int64_t j = 0; j < PANEL; j += LANES)
+        store(to + k / 2 * PANEL + j,
+              pair(load_masked(b + j, columns - j), k + 1 < count ? load_masked(b + p.N + j, columns - j) : vf{}));
     return;
   }
-#endif
-  const float* end = p.a + p.K * p.M;
-  for (int64_t k = 0; k < count; ++k, packed += rows, a += p.M) {
-    if (BLOCK <= LANES && a + LANES <= end)
-      store(packed, load(a));  // a vector, of which the next overwrites what is too much
-    else
-      std::memcpy(packed, a, sizeof(float) * rows);
+  float rows[4 * APART / 2] = {};
+  for (int64_t j = 0; j < columns; j += 4) {
+    for (int64_t i = 0; i < 4 && j + i < columns; ++i)
+      pair_row(p.b + (column + j + i) * p.K + first_k, count, rows + i * APART / 2);
+    turn4(rows, APART / 2, pairs, to + j, PANEL);  // beyond N: what no column of C reads
   }
 }
+#endif
+
+// `rows` rows of op(A) from `row` on, their k from first_k on: where they lie, or turned.
+void take_rows(const LinearArgs& p, int64_t row, int64_t rows, int64_t first_k, int64_t count, float* packed,
+               Rows<float>& found) {
+  found = {p.a + row * p.K + first_k, p.K};
+  if (!p.a_turned) return;
+  const float* a = p.a + first_k * p.M + row;
+  int64_t k = 0;
+  for (; k + 4 <= count; k += 4) turn4(a + k * p.M, p.M, rows, packed + k, APART);
+  for (; k < count; ++k)
+    for (int64_t r = 0; r < rows; ++r) packed[r * APART + k] = a[k * p.M + r];
+  found = {packed, APART};
+}
+
+#if FASTWM_ISA_avx512_bf16
+// Rounded, too.
+void take_rows(const LinearArgs& p, int64_t row, int64_t rows, int64_t first_k, int64_t count, float* packed,
+               Rows<bf16>& found) {
+  Rows<float> exact{};
+  take_rows(p, row, rows, first_k, count, packed, exact);
+  float* pairs = packed + MAX_ROWS * APART;
+  for (int64_t r = 0; r < rows; ++r) pair_row(exact.data + r * exact.ld, count, pairs + r * APART / 2);
+  found = {reinterpret_cast<const bf16*>(pairs), APART};
+}
+#endif
+
+int64_t parts(int64_t n, int64_t each) { return (n + each - 1) / each; }
 
 struct Cut {  // of C: how many shares of rows and groups of panels
   int64_t shares, groups;
 };
 
 Cut cut(const LinearArgs& p) {
-  const int64_t groups = parts(p.N, GROUP * PANEL), wanted = parts(p.threads, groups);
-  const int64_t shares = parts(p.M, ROWS) > wanted ? parts(p.M, ROWS) : wanted, most = parts(p.M, BLOCK);
+  const int64_t groups = parts(p.N, MOST_PANELS * PANEL), wanted = parts(p.threads, groups);
+  const int64_t shares = parts(p.M, SHARE) > wanted ? parts(p.M, SHARE) : wanted, most = parts(p.M, MAX_ROWS);
   return {shares < most ? shares : most, groups};
 }
 
-template <bool pairs>
+// T: what is multiplied, float or bf16.
+template <class T>
 void task(void* context, int64_t index, int32_t worker) {
   const LinearArgs& p = *static_cast<const LinearArgs*>(context);
   const auto [shares, groups] = cut(p);
   const int64_t share = index / groups, first_row = share * p.M / shares, end_row = (share + 1) * p.M / shares;
-  const int64_t group = index % groups, panels = parts(p.N, PANEL), end = (group + 1) * panels / groups * PANEL;
-  const int64_t first_column = group * panels / groups * PANEL, end_column = end < p.N ? end : p.N;
+  const int64_t group = index % groups, all = parts(p.N, PANEL), first_panel = group * all / groups;
+  const int64_t panels = (group + 1) * all / groups - first_panel, blocks = parts(end_row - first_row, MAX_ROWS);
   float* packed_b = p.workspace + worker * LINEAR_WORKSPACE;
-  float* packed_a = packed_b + GROUP * PANEL * CHUNK;
+  float* packed_a = packed_b + MOST_PANELS * PANEL * CHUNK;
   for (int64_t k = 0; k < p.K || k == 0; k += CHUNK) {
-    const int64_t count = p.K - k < CHUNK ? p.K - k : CHUNK, steps = pairs ? (count + 1) / 2 : count;
-    for (int64_t column = first_column; column < end_column; column += PANEL)
-      pack<pairs>(p, k, count, column, packed_b + (column - first_column) * steps);
-    const int64_t blocks = parts(end_row - first_row, BLOCK);
+    const int64_t count = p.K - k < CHUNK ? p.K - k : CHUNK, padded_k = round_up(count, GROUP<T>);
+    const Panels<T> b{reinterpret_cast<T*>(packed_b), padded_k * PANEL, padded_k, panels, nullptr};
+    for (int64_t i = 0; i < panels; ++i)
+      pack_panel(p, k, count, (first_panel + i) * PANEL, reinterpret_cast<T*>(packed_b) + i * b.stride);
     for (int64_t i = 0; i < blocks; ++i) {  // of nearly equal size
       const int64_t row = first_row + i * (end_row - first_row) / blocks;
       const int64_t rows = first_row + (i + 1) * (end_row - first_row) / blocks - row;
-      const float* a = p.a_turned ? p.a + k * p.M + row : p.a + row * p.K + k;
-      int64_t ld = p.K;
-      if (pairs || p.a_turned) {
-        ld = steps;
-        pack_rows<pairs>(p, a, rows, count, packed_a);
-        a = packed_a;
-      }
-      for (int64_t column = first_column; column < end_column; column += PANEL) {
-        const float* b = packed_b + (column - first_column) * steps;
-        const float* bias = p.bias ? p.bias + column : nullptr;
-        float* c = p.c + row * p.N + column;
-        const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL;
-        if (p.a_turned)
-          block<BLOCK, true, pairs>(rows, a, 0, b, steps, bias, k == 0, c, p.N, columns);
-        else
-          block<BLOCK, false, pairs>(rows, a, ld, b, steps, bias, k == 0, c, p.N, columns);
-      }
+      Rows<T> a{};
+      take_rows(p, row, rows, k, count, packed_a, a);
+      // C = bias + A b, or, after the first chunk, C += A b
+      gemm(a, rows, b, packed_b, [&](int64_t r, int64_t column, vf low, vf high) {
+        column += first_panel * PANEL;
+        float* c = p.c + (row + r) * p.N + column;
+        const float* before = k == 0 ? (p.bias ? p.bias + column : nullptr) : c;
+        auto add = [&](int64_t from, vf sum) {
+          const int64_t left = p.N - column - from;
+          if (left > 0) store_part(c + from, before ? load_part(before + from, left) + sum : sum, left);
+        };
+        add(0, low);
+        add(LANES, high);
+      });
     }
   }
 }
@@ -246,9 +185,9 @@ void task(void* context, int64_t index, int32_t worker) {
 void linear(const LinearArgs& p) {
   const auto [shares, groups] = cut(p);
 #if FASTWM_ISA_avx512_bf16
-  const auto run = p.bfloat16 ? task<true> : task<false>;
+  const auto run = p.bfloat16 ? task<bf16> : task<float>;
 #else
-  const auto run = task<false>;
+  const auto run = task<float>;
 #endif
   parallel_for(shares * groups, p.threads, run, const_cast<LinearArgs*>(&p));
 }
