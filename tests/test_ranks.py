@@ -15,6 +15,7 @@ from torch import nn
 
 from fastwm.data import Episodes
 from fastwm.models import WorldModel
+from fastwm.objectives import SIGReg, processes
 from fastwm.training.batch_norm import apart, together
 from fastwm.training.jobs import job
 from fastwm.training.ranks import Ranks
@@ -233,3 +234,22 @@ def test_one_process_alone_normalises_as_pytorch(kind: type, shape: tuple[int, .
     wrapped.eval()
     theirs.eval()
     torch.testing.assert_close(wrapped(x), theirs(x))
+
+
+def test_a_process_that_measures_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError("the other processes are not here")
+
+    distributed = torch.distributed
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", called)
+    monkeypatch.setattr(distributed, "broadcast", called)
+    latents = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    with processes.alone():
+        assert processes.count() == 1
+        assert torch.equal(processes.total(latents), latents)
+        assert SIGReg(projections=8)(latents).isfinite()
+    assert processes.count() == 2
+    with pytest.raises(AssertionError, match="not here"):
+        processes.total(latents)

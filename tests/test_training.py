@@ -17,6 +17,7 @@ from tiny_models import random_model, small_config
 from fastwm.data import Episodes
 from fastwm.models import WorldModel
 from fastwm.training import TrainConfig, measure_health, train
+from fastwm.training.accelerate import FastLinear
 from fastwm.training.calibration import CONTEXTS
 from fastwm.training.health import effective_rank, linear_probe_r2, open_loop_error
 from fastwm.training.logs import CSVLog
@@ -63,6 +64,7 @@ def test_a_trained_model_knows_where_the_dot_is_and_where_it_goes(dots: Path, tm
         assert result.health.open_loop[horizon] < 0.5 * result.health.copy_last[horizon], horizon
     assert result.health.effective_rank > 3
     assert not result.model.training
+    assert FastLinear in map(type, result.model.modules()), "a CPU's kernels trained it"
 
     last = rows(tmp_path / "validation.csv")[-1]
     assert float(last["open_loop_5"]) == result.health.open_loop[5]

@@ -29,7 +29,7 @@ train_recipe(vision_recipe(objective, **sizes, **clips), data, run, config, prog
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["ijepa", "vjepa"])
+@pytest.mark.parametrize("objective", ["ijepa", "vjepa", "lejepa"])
 def test_two_processes_learn_what_one_does(objective: str, tmp_path: Path) -> None:
     data, script = write_dots(tmp_path / "dots.h5"), tmp_path / "train.py"
     script.write_text(SCRIPT)
@@ -38,11 +38,17 @@ def test_two_processes_learn_what_one_does(objective: str, tmp_path: Path) -> No
         ("both", [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]),
     ):
         command = [*start, str(script), objective, str(data), str(tmp_path / run)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120
+        )  # they may wait for each other
         assert done.returncode == 0, done.stderr
     rows = [list(csv.DictReader((tmp_path / run / "metrics.csv").open())) for run in ("alone", "both")]
     for one, two in zip(*rows, strict=True):
         assert float(two["loss"]) == pytest.approx(float(one["loss"]), rel=1e-4)
     one, two = (load_encoder(tmp_path / run).state_dict() for run in ("alone", "both"))
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4)
+        if objective == "lejepa" and name == "trunk.norm.bias":
+            continue  # its projector's batch normalisation cancels it: the gradient is rounding
+        torch.testing.assert_close(
+            two[name], tensor, rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
+        )

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from fastwm.objectives import processes
 from fastwm.ops.sigreg import epps_pulley, sigreg
 
 __all__ = ["SIGReg", "epps_pulley"]
@@ -47,4 +48,5 @@ class SIGReg(nn.Module):
         initialised = dist.is_available() and dist.is_initialized()
         if self.synchronise and not initialised:
             raise RuntimeError("synchronise is True, expected torch.distributed to be initialised")
-        return dist.group.WORLD if initialised and self.synchronise is not False else None
+        shared = initialised and self.synchronise is not False and not processes.is_alone()
+        return dist.group.WORLD if shared else None

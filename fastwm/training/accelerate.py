@@ -26,7 +26,7 @@ def accelerate(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {type(model).__name__}, expected a torch.nn.Module")
-    if not swap(model):
+    if not use_kernels(model):
         kind = type(model).__name__
         raise TypeError(
             f"model is a {kind} without Linear, AdaLNBlock or SIGReg, expected a module that holds one"
@@ -34,8 +34,8 @@ def accelerate(model: nn.Module) -> nn.Module:
     return model
 
 
-def swap(model: nn.Module) -> bool:
-    """Whether there was anything in `model` that has kernels: it runs on them from now on."""
+def use_kernels(model: nn.Module) -> bool:
+    """`accelerate`, for any model: whether there was anything in it that has kernels."""
     own = {block for stream in model.modules() if isinstance(stream, Stream) for block in stream.blocks}
     blocks = [module for module in model.modules() if isinstance(module, AdaLNBlock) and module not in own]
     linears = [module for module in model.modules() if type(module) in (nn.Linear, FastLinear)]

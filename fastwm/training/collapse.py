@@ -85,24 +85,24 @@ class Judged:
     frame_skip: int = 1
     pooled: bool = True
 
-    def clips(self, episodes: Episodes, most: int = PROBE_CLIPS) -> tuple[Pixels, np.ndarray | None]:
-        """At most `most` clips, spread over `episodes`, and states [n, D] of their last frames."""
-        starts = evenly_spaced(episodes.windows(self.frames, frame_skip=self.frame_skip), most)
-        found = episodes.batch(starts, self.frames, frame_skip=self.frame_skip)
-        return torch.as_tensor(found["pixels"]), found["state"][:, -1] if "state" in found else None
+
+def clips(
+    episodes: Episodes, frames: int = 1, frame_skip: int = 1, most: int = PROBE_CLIPS
+) -> tuple[Pixels, np.ndarray | None]:
+    """At most `most` clips, spread over `episodes`, and states [n, D] of their last frames."""
+    starts = evenly_spaced(episodes.windows(frames, frame_skip=frame_skip), most)
+    found = episodes.batch(starts, frames, frame_skip=frame_skip)
+    return torch.as_tensor(found["pixels"]), found["state"][:, -1] if "state" in found else None
 
 
 def measure(encoder: VisionEncoder, judged: Judged) -> Row:
     """Each of COLUMNS for `encoder` on held-out clips; probes, fitted on training clips, are None without states."""
-    device = encoder.colour_mean.device
-    most = _most(encoder)
-    tokens, states = _encoded(
-        lambda clips: encoder.tokens(clips.to(device)).cpu(), judged, judged.validation, most
-    )
+
+    def encode(pixels: Pixels) -> torch.Tensor:
+        return encoder.tokens(pixels.to(encoder.colour_mean.device)).cpu()
+
+    (fit, fit_states), (tokens, states) = _encoded(encode, judged, _most(encoder))
     spread = measure_spread(tokens.mean(dim=1))
-    fit, fit_states = _encoded(
-        lambda clips: encoder.tokens(clips.to(device)).cpu(), judged, judged.training, most
-    )
     features = [side.mean(dim=1) if judged.pooled else side.flatten(1) for side in (fit, tokens)]
     probes, scores = _probes(features[0], fit_states, features[1], states)
     return {
@@ -120,10 +120,8 @@ def measure_baselines(trained: VisionEncoder, judged: Judged) -> Row:
         torch.manual_seed(0)
         untrained = VisionEncoder(ViT(trained.config)).eval()
     untrained.set_colours(trained.colour_mean.cpu(), trained.colour_std.cpu())
-    most = _most(trained)
-    fit, fit_states = _encoded(lambda clips: clips.float() / 255, judged, judged.training, most)
-    clips, states = _encoded(lambda clips: clips.float() / 255, judged, judged.validation, most)
-    pixels, _ = _probes(fit.flatten(1), fit_states, clips.flatten(1), states)
+    sides = _encoded(lambda pixels: pixels.flatten(1).float() / 255, judged, _most(trained))
+    pixels, _ = _probes(*sides[0], *sides[1])
     random = measure(untrained, judged)
     found = {f"{name}_pixels": pixels[name] for name in PROBES}
     return found | {f"{name}_untrained": random[name] for name in PROBES}
@@ -131,16 +129,14 @@ def measure_baselines(trained: VisionEncoder, judged: Judged) -> Row:
 
 @torch.inference_mode()
 def _encoded(
-    encode: Callable[[Pixels], torch.Tensor],
-    judged: Judged,
-    episodes: Episodes,
-    most: int,
-    *,
-    chunk: int = 64,
-) -> tuple[torch.Tensor, np.ndarray | None]:
-    """encode(clips) of `episodes`, at most `chunk` at a time, as float32; and the states."""
-    clips, states = judged.clips(episodes, most)
-    return torch.cat([encode(part).float() for part in clips.split(chunk)]), states
+    encode: Callable[[Pixels], torch.Tensor], judged: Judged, most: int, *, chunk: int = 64
+) -> list[tuple[torch.Tensor, np.ndarray | None]]:
+    """Of the training and the held-out clips: encode(pixels), at most `chunk` at a time, as float32; and the states."""
+    found = []
+    for episodes in (judged.training, judged.validation):
+        pixels, states = clips(episodes, judged.frames, judged.frame_skip, most)
+        found.append((torch.cat([encode(part).float() for part in pixels.split(chunk)]), states))
+    return found
 
 
 def _probes(

@@ -25,7 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from fastwm.data import Episodes, prefetch
-from fastwm.training.accelerate import swap
+from fastwm.objectives import processes
+from fastwm.training.accelerate import use_kernels
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import RunConfig
 from fastwm.training.logs import RunLogs
@@ -87,7 +88,7 @@ def train_recipe(
         torch.manual_seed(config.seed)
         recipe = make().to(device)
         if device.type == "cpu":
-            swap(recipe)  # to our kernels: PyTorch's numbers within rounding
+            use_kernels(recipe)  # PyTorch's numbers within rounding
         recipe.check(episodes, training, validation)
         run_path.mkdir(parents=True, exist_ok=True)
         with _alone(run_path) if here.first else nullcontext():
@@ -163,17 +164,20 @@ def _run(
                 logs.metrics.write(values)
                 logs.tensorboard.write("train", step, {**values, "frames_per_second": rate})
             if step % config.validate_every == 0 or step == config.steps:
-                measures = recipe.validate(training, validation)
+                with processes.alone():  # the others do not measure
+                    measures = recipe.validate(training, validation)
                 logs.validation.write({"step": step, **measures})
                 logs.tensorboard.write("validation", step, measures)
             if step % config.checkpoint_every == 0 or step == config.steps:
-                recipe.save(run_path, validation)  # first: a checkpoint says that all before it is on disk
+                with processes.alone():  # before the checkpoint, which says that all before it is on disk
+                    recipe.save(run_path, validation)
                 save_checkpoint(checkpoint, step, recipe, optimizer, identity)
         here.wait()
     seconds = time.perf_counter() - began
     frames = config.batch_size * recipe.frames * (config.steps - done)
     if measures is None:  # no step was left to run, or another process measured
-        measures = recipe.validate(training, validation)
+        with processes.alone():
+            measures = recipe.validate(training, validation)
     recipe.eval()
     return RunResult(recipe, measures, seconds, frames / seconds)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fastwm.data import Episodes
 from fastwm.models.vision import VisionEncoder
 from fastwm.models.vit import ViTConfig
-from fastwm.training.collapse import BASELINES, COLUMNS, Judged, measure, measure_baselines
+from fastwm.training.collapse import BASELINES, COLUMNS, Judged, clips, measure, measure_baselines
 from fastwm.training.recipe import RESIZE, Measures, Recipe
 from fastwm.training.sampler import evenly_spaced
 
@@ -60,7 +60,7 @@ class VisionRecipe(Recipe):
 
     def prepare(self, training: Episodes) -> None:
         """Colours of the training pictures: where most of a picture is one colour, ImageNet's would make that the loudest."""
-        frames, _ = Judged(training, training).clips(training)
+        frames, _ = clips(training)
         colours = frames.flatten(0, 3).double() / 255
         for encoder in self.encoders():
             encoder.set_colours(colours.mean(dim=0).float(), colours.std(dim=0).float())
