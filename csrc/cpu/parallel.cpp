@@ -1,8 +1,12 @@
-// A pool of threads, which are made on first need and kept. Waking one takes tens of microseconds, as long as a short
+// Work goes to the threads that PyTorch works on (openmp.cpp) or else to a pool of our own.
+//
+// Its threads are made on first need and kept. Waking one takes tens of microseconds, as long as a short
 // kernel: so who waits looks for SPIN before it sleeps, and the kernels of one plan find the threads awake. A fork
 // leaves the child without them, so the child forgets the parent's pool (its memory is abandoned on purpose: its mutex
 // may be locked by a thread that no longer exists).
 #include "cpu/parallel.h"
+
+#include "cpu/openmp.h"
 
 #include <pthread.h>
 
@@ -140,12 +144,12 @@ Pool* the_pool() {
 }  // namespace
 
 void parallel_for(int64_t count, int32_t threads, void (*task)(void*, int64_t, int32_t), void* context) {
-  if (threads > count) threads = static_cast<int32_t>(count);
-  if (threads <= 1) {
+  if (threads <= 1 || count <= 1) {
     for (int64_t i = 0; i < count; ++i) task(context, i, 0);
     return;
   }
-  the_pool()->run(count, threads, task, context);
+  if (parallel_for_openmp(count, threads, task, context)) return;
+  the_pool()->run(count, count < threads ? static_cast<int32_t>(count) : threads, task, context);
 }
 
 int64_t monotonic_now() {
