@@ -214,7 +214,7 @@ struct SigregBackwardArgs {
 
 // ---- linear: the products that linear layers are trained with
 
-constexpr int64_t LINEAR_WORKSPACE = 148 * 256;  // floats of a thread
+constexpr int64_t LINEAR_WORKSPACE = 224 * 256;  // floats of a thread
 
 struct LinearArgs {
   const float* a;     // [M, K], turned [K, M]
@@ -224,7 +224,7 @@ struct LinearArgs {
   float* workspace;   // [threads, LINEAR_WORKSPACE]
   int64_t M, N, K;    // M and N at least 1
   bool a_turned, b_turned;
-  bool bfloat16;  // rounds a and b; the instruction set avx512_bf16 alone
+  bool bfloat16;  // rounds a and b
   int32_t threads;
 };
 

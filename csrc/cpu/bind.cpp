@@ -279,7 +279,6 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
                      int64_t M, int64_t N, int64_t K, bool a_turned, bool b_turned, bool bfloat16, int32_t threads) {
     const LinearArgs p{at<float>(a), at<float>(b), at<float>(bias), at<float>(c), at<float>(workspace), M, N, K,
                        a_turned,     b_turned,     bfloat16,        threads};
-    if (bfloat16 && isa != "avx512_bf16") throw std::invalid_argument("bfloat16 needs avx512_bf16, not " + isa);
     const Kernels& k = kernels_of(isa);
     py::gil_scoped_release unlocked;
     k.linear(p);

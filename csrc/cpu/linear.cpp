@@ -7,7 +7,8 @@
 // of two is one cache set.
 //
 // bfloat16: A and B stay float32 in memory and are rounded as they are packed: no step copies a weight, and sums and
-// results are float32. Two consecutive k take the place of one float, so that pairs are turned as floats are.
+// results are float32. Where an instruction multiplies bfloat16, two consecutive k take the place of one float, so that
+// pairs are turned as floats are; elsewhere rounded floats are multiplied, which is as exact.
 //
 // Every number of C is the sum of its chunks, each one sum over k in order: no bit depends on the threads or on the
 // rows around it. Short chunks keep float32 exact: a sum of thousands in one register would be off by several times as
@@ -19,10 +20,10 @@
 namespace fastwm::FASTWM_ISA {
 namespace {
 
-constexpr int64_t MOST_PANELS = 4;        // of a task
-constexpr int64_t CHUNK = 256;            // of K
-constexpr int64_t SHARE = 32 * MAX_ROWS;  // rows of a task, about, where there are enough tasks
-constexpr int64_t APART = CHUNK + 16;     // floats from one packed row to the next: not a power of two
+constexpr int64_t MOST_PANELS = LANES == 16 ? 4 : 192 / PANEL;  // of a task
+constexpr int64_t CHUNK = 256;                                  // of K
+constexpr int64_t SHARE = 32 * MAX_ROWS;                        // rows of a task, about, where there are enough tasks
+constexpr int64_t APART = CHUNK + 16;  // floats from one packed row to the next: not a power of two
 static_assert(MOST_PANELS * PANEL * CHUNK + MAX_ROWS * (APART + APART / 2) <= LINEAR_WORKSPACE, "what a task packs");
 
 typedef float v4 __attribute__((vector_size(16)));
@@ -70,6 +71,11 @@ FASTWM_INLINE void pair_row(const float* from, int64_t count, float* to) {
 }
 #endif
 
+// to[i] = from[i], rounded to bfloat16; they may be the same
+FASTWM_INLINE void round_row(const float* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += LANES) store_part(to + i, round_bf16(load_part(from + i, count - i)), count - i);
+}
+
 // packed[k][PANEL] = op(B)[first_k + k][column + ...], zero beyond N
 void pack_panel(const LinearArgs& p, int64_t first_k, int64_t count, int64_t column, float* packed) {
   const int64_t columns = p.N - column < PANEL ? p.N - column : PANEL;
@@ -108,24 +114,29 @@ void pack_panel(const LinearArgs& p, int64_t first_k, int64_t count, int64_t col
 #endif
 
 // `rows` rows of op(A) from `row` on, their k from first_k on: where they lie, or turned.
-void take_rows(const LinearArgs& p, int64_t row, int64_t rows, int64_t first_k, int64_t count, float* packed,
-               Rows<float>& found) {
-  found = {p.a + row * p.K + first_k, p.K};
-  if (!p.a_turned) return;
+Rows<float> rows_of(const LinearArgs& p, int64_t row, int64_t rows, int64_t first_k, int64_t count, float* packed) {
+  if (!p.a_turned) return {p.a + row * p.K + first_k, p.K};
   const float* a = p.a + first_k * p.M + row;
   int64_t k = 0;
   for (; k + 4 <= count; k += 4) turn4(a + k * p.M, p.M, rows, packed + k, APART);
   for (; k < count; ++k)
     for (int64_t r = 0; r < rows; ++r) packed[r * APART + k] = a[k * p.M + r];
+  return {packed, APART};
+}
+
+// As they are multiplied.
+void take_rows(const LinearArgs& p, int64_t row, int64_t rows, int64_t first_k, int64_t count, float* packed,
+               Rows<float>& found) {
+  found = rows_of(p, row, rows, first_k, count, packed);
+  if (!p.bfloat16) return;
+  for (int64_t r = 0; r < rows; ++r) round_row(found.data + r * found.ld, count, packed + r * APART);
   found = {packed, APART};
 }
 
 #if FASTWM_ISA_avx512_bf16
-// Rounded, too.
 void take_rows(const LinearArgs& p, int64_t row, int64_t rows, int64_t first_k, int64_t count, float* packed,
                Rows<bf16>& found) {
-  Rows<float> exact{};
-  take_rows(p, row, rows, first_k, count, packed, exact);
+  const Rows<float> exact = rows_of(p, row, rows, first_k, count, packed);
   float* pairs = packed + MAX_ROWS * APART;
   for (int64_t r = 0; r < rows; ++r) pair_row(exact.data + r * exact.ld, count, pairs + r * APART / 2);
   found = {reinterpret_cast<const bf16*>(pairs), APART};
@@ -159,6 +170,7 @@ void task(void* context, int64_t index, int32_t worker) {
     const Panels<T> b{reinterpret_cast<T*>(packed_b), padded_k * PANEL, padded_k, panels, nullptr};
     for (int64_t i = 0; i < panels; ++i)
       pack_panel(p, k, count, (first_panel + i) * PANEL, reinterpret_cast<T*>(packed_b) + i * b.stride);
+    if (p.bfloat16 && GROUP<T> == 1) round_row(packed_b, panels * b.stride, packed_b);
     for (int64_t i = 0; i < blocks; ++i) {  // of nearly equal size
       const int64_t row = first_row + i * (end_row - first_row) / blocks;
       const int64_t rows = first_row + (i + 1) * (end_row - first_row) / blocks - row;

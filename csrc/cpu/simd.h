@@ -24,6 +24,7 @@ constexpr int LANES = 4;
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
 typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -161,6 +162,13 @@ FASTWM_INLINE vf load(const bf16* p) {
 #endif
 }
 
+// The nearest bfloat16, ties to even, as a float.
+FASTWM_INLINE vf round_bf16(vf x) {
+  const vu u = reinterpret_cast<vu>(x);
+  const vu nearest = u + 0x7fff + ((u >> 16) & 1);
+  return reinterpret_cast<vf>((x != x ? u | 0x400000 : nearest) & 0xffff0000);
+}
+
 // Two vectors -> 2 * LANES consecutive bfloat16, rounded to nearest even.
 FASTWM_INLINE void store(bf16* p, vf a, vf b) {
 #if FASTWM_ISA_avx512_bf16
@@ -168,13 +176,8 @@ FASTWM_INLINE void store(bf16* p, vf a, vf b) {
   std::memcpy(p, &packed, sizeof packed);
 #else
   typedef uint16_t half __attribute__((vector_size(2 * LANES)));
-  typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
-  auto round = [](vf x) {
-    const vu u = reinterpret_cast<vu>(x);
-    const vu nearest = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
-    return __builtin_convertvector(x != x ? (u >> 16) | 0x40 : nearest, half);
-  };
-  const half low = round(a), high = round(b);
+  const half low = __builtin_convertvector(reinterpret_cast<vu>(round_bf16(a)) >> 16, half);
+  const half high = __builtin_convertvector(reinterpret_cast<vu>(round_bf16(b)) >> 16, half);
   std::memcpy(p, &low, sizeof low);
   std::memcpy(p + LANES, &high, sizeof high);
 #endif

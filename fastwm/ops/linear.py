@@ -18,9 +18,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bfloat16: b
 
     bfloat16: of float32, round what is multiplied, as autocast does, but keep sums, results and gradients float32.
 
-    Our products run for float32 on a processor with AVX-512, where PyTorch's library keeps AMD's to AVX2, and for `bfloat16`
-    where it multiplies that, without copies of the weights; with any other dtype, device or instruction set, and without
-    `bfloat16` under autocast, it is `torch.nn.functional.linear`. Sums of ours do not depend on the threads.
+    Our products run for `bfloat16` on any processor, without copies of the weights, and for float32 on one with AVX-512,
+    where PyTorch's library keeps AMD's to AVX2; with any other dtype, device or instruction set, and without `bfloat16`
+    under autocast, it is `torch.nn.functional.linear`. Sums of ours do not depend on the threads.
     Raises TypeError or ValueError naming the argument.
     """
     if isinstance(x, Tensor) and x.numel() == 0:
@@ -72,7 +72,7 @@ def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, autocast: b
 def _isa(x: Tensor, bfloat16: bool) -> str | None:
     """The instruction set whose products are better than PyTorch's."""
     isa = _check.training_kernels_for(x)
-    return isa if isa == "avx512_bf16" or (isa == "avx512" and not bfloat16) else None
+    return isa if isa and (bfloat16 or isa.startswith("avx512")) else None
 
 
 def _fake_product(
