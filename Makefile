@@ -21,12 +21,17 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 LADDER_ARGS ?=
 
-.PHONY: help install demo test test-gpu test-peers test-wheel lint format wheel bench clean
+# What needs a package of its own: other projects' data, environments and engines.
+EXTRAS := lance,pusht,dm-control,ray,video,jax,gpu-test
+EXTRA_TESTS := $(patsubst %,tests/test_%.py,simulated readers cache damaged data_info evaluation_workers gymnasium function docs_integrations)
+
+.PHONY: help install demo test test-gpu test-extras test-peers test-wheel lint format wheel bench clean
 
 help:
 	@echo 'make demo        train a world model from pixels, plan with it, write runs/demo/report.html'
 	@echo 'make test        all tests but the peers and the GPU (PYTEST_ARGS="-k rollout" for some)'
 	@echo 'make test-gpu    the kernels of the GPU, proven without one (LADDER_ARGS="--rung device" on a GPU; 1 GB)'
+	@echo 'make test-extras data and environments of other projects, with their packages; nothing may be skipped'
 	@echo 'make test-peers  parity with stable-worldmodel, in an environment of its own (gigabytes)'
 	@echo 'make test-wheel  build a wheel, install it in a clean environment without a compiler, run it'
 	@echo 'make lint        ruff, mypy, clang-format; `make format` rewrites'
@@ -44,6 +49,10 @@ test: $(VENV)/installed
 
 test-gpu: $(VENV)/gpu
 	$(BIN)/python tests/gpu/ladder.py $(LADDER_ARGS)
+
+# Pictures of MuJoCo without a display: EGL, or MUJOCO_GL=osmesa.
+test-extras: $(VENV)/extras
+	MUJOCO_GL=$${MUJOCO_GL:-egl} $(BIN)/pytest -m "not peers" --nothing-skipped $(EXTRA_TESTS) $(PYTEST_ARGS)
 
 test-peers: $(PEERS)/installed
 	$(PEERS)/bin/pytest -m peers $(PYTEST_ARGS)
@@ -100,6 +109,10 @@ $(VENV)/gpu: $(VENV)/torch $(SOURCES)
 	FASTWM_CUDA=ON $(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,gpu-test]'
 	$(BIN)/python $(PIP_INSTALL) --no-deps --ignore-requires-python $(TTSEM)
 	@touch $(VENV)/installed $@
+
+$(VENV)/extras: $(VENV)/installed
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,$(EXTRAS)]'
+	@touch $@
 
 $(VENV)/linters: $(VENV)/installed
 	$(BIN)/python $(PIP_INSTALL) --no-build-isolation --editable '.[test,lint]'
