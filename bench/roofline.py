@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastwm.demo.charts import Axis
-from fastwm.engine.backend import default_threads, isas
+from fastwm.engine.backend import default_threads
 from fastwm.engine.importers import import_model
 from fastwm.engine.pack import DTYPES, PackedPredictor
 
@@ -45,7 +45,7 @@ def measure(rollout: dict) -> dict:
     spec = import_model(transformer()).spec
     packed: dict[tuple[str, str], PackedPredictor] = {}
     traffic = []
-    for line in shown(rollout["results"]):
+    for line in shown(rollout):
         setting = {name: line[name] for name in DEFAULT}
         if line["engine"] == "fastwm":
             key = line["dtype"], line["isa"]
@@ -58,10 +58,12 @@ def measure(rollout: dict) -> dict:
     return {**content, "traffic": traffic}
 
 
-def shown(lines: Sequence[dict]) -> list[dict]:
+def shown(rollout: dict) -> list[dict]:
     """LeWM on one thread: fastwm's best instruction set in every setting, everybody else in the default one."""
-    own = [x for x in lines if x.get("model") == MODEL and x["threads"] == THREADS and x["passed"]]
-    best = next((isa for isa in isas() if any(x["isa"] == isa for x in own)), None)
+    own = [
+        x for x in rollout["results"] if x.get("model") == MODEL and x["threads"] == THREADS and x["passed"]
+    ]
+    best = next((isa for isa in rollout["machine"]["isas"] if any(x["isa"] == isa for x in own)), None)
     return [
         x
         for x in own
@@ -74,7 +76,7 @@ def points(rollout: dict, roofline: dict) -> list[dict]:
     keys = ("way", "threads", *DEFAULT)
     counted = {tuple(entry[k] for k in keys): entry["bytes"] for entry in roofline["traffic"]}
     found = []
-    for line in shown(rollout["results"]):
+    for line in shown(rollout):
         if (count := counted.get(tuple(line[k] for k in keys))) is not None:
             found.append({**line, "intensity": 1e9 * line["gflop"] / count})
     return found
