@@ -68,6 +68,7 @@ def write_lerobot(
         "action": {"dtype": "float32", "shape": [2], "names": ["x", "y"]},
         "observation.state": {"dtype": "float32", "shape": [3], "names": None},
         "next.done": {"dtype": "bool", "shape": [1], "names": None},
+        "next.reward": {"dtype": "float32", "shape": [1], "names": None},
         "timestamp": {"dtype": "float32", "shape": [1], "names": None},
         **{
             name: {"dtype": "int64", "shape": [1], "names": None}
@@ -97,8 +98,8 @@ def write_lerobot(
             for t in range(length):
                 row = {
                     "action": actions(number, length)[t].tolist(), "observation.state": [float(number), float(t), 0.5],
-                    "next.done": t == length - 1, "timestamp": t / 10, "frame_index": t, "episode_index": number,
-                    "index": offset + t, "task_index": 0,
+                    "next.done": t == length - 1, "next.reward": number + 10.0 * t, "timestamp": t / 10,
+                    "frame_index": t, "episode_index": number, "index": offset + t, "task_index": 0,
                 }  # fmt: skip
                 if images:
                     row |= {camera: {"bytes": png(frames[camera][-1][t]), "path": None} for camera in CAMERAS}

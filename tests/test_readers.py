@@ -142,7 +142,7 @@ def test_lerobot_gives_each_episode_its_part_of_the_videos(
 ) -> None:
     episodes = Episodes(lerobot, camera=camera, workers=2)
     assert (episodes.format, episodes.lengths.tolist(), episodes.fps) == ("LeRobot v3", list(LENGTHS), 10)
-    assert set(episodes.columns) == {"pixels", "action", "state", "next.done", *CAMERAS} - {camera}
+    assert set(episodes.columns) == {"pixels", "action", "state", "reward", "next.done", *CAMERAS} - {camera}
     assert episodes.attributes["robot_type"] == "made up"
     files = [decode(lerobot / f"videos/{camera}/chunk-000/file-{n:03d}.mp4") for n in range(2)]
     all_frames = np.concatenate(files)
@@ -153,6 +153,7 @@ def test_lerobot_gives_each_episode_its_part_of_the_videos(
     both = episodes.batch([9, 3], 2, columns=("pixels", other, "next.done"))
     assert np.array_equal(both[other], Episodes(lerobot, camera=other).batch([9, 3], 2)["pixels"])
     assert both["next.done"].shape == (2, 2, 1)
+    assert episodes.batch([OFFSETS[1]], 4, columns=("reward",))["reward"][0, :, 0].tolist() == [1, 11, 21, 31]
 
 
 def test_lerobot_pictures_in_parquet(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 `meta/info.json` names the columns ("features"), `meta/episodes/**.parquet` says for every episode how long it is and at
 which second of which video it begins. Read with pyarrow and PyAV, without the package lerobot. "observation.state" is
-the column `state` here; a feature "observation.images.top" keeps its name.
+the column `state` here and "next.reward", what a row's action earned, `reward`; others keep their names. So does "next.done",
+which is true where time ran out, too: it does not say that an episode ended by what was done.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fastwm.data.video import Video
 from .parquet import read_pictures, read_rows, read_table
 from .reader import WITHOUT_IT, Damage, Reader, keep
 
-NAMES = {"observation.state": "state"}  # LeRobot's name, ours
+NAMES = {"observation.state": "state", "next.reward": "reward"}  # LeRobot's name, ours
 INDICES = ("index", "episode_index", "frame_index", "timestamp", "task_index")
 PICTURES = ("video", "image")
 
