@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 
@@ -161,7 +161,15 @@ def declare(parser: Parser) -> None:
         (training, known.run, TRAIN_HELP),
     ):
         flags = known.fields(part)
-        _fields(group, part, {name: meanings[name] for name in meanings if name in flags})
+        _fields(group, part, {name: _said(meanings[name], flags) for name in meanings if name in flags})
+
+
+def _said(meaning: str, flags: Collection[str]) -> str:
+    """`meaning` without the kind of model that it is of, where the objective has one kind alone."""
+    for kind, flag in (("patch_conv", "encoder"), ("vit_tiny", "encoder"), ("adaln", "predictor")):
+        if flag not in flags:
+            meaning = meaning.replace(f"({kind})", "").strip()
+    return meaning
 
 
 def _value(arguments: Sequence[str], flag: str) -> str | None:

@@ -16,6 +16,8 @@ from tiny_models import small_config
 
 from fastwm.models import WorldModel
 from fastwm.training import TrainConfig, train
+from fastwm.training.interruption import Interruption
+from fastwm.training.recipes.world_model import WorldModelRecipe
 
 MODEL = {"dropout": 0.2}
 CONFIG = {
@@ -103,9 +105,46 @@ def test_killed_and_resumed_equals_uninterrupted(
     result = train(data, run, small_config(**MODEL), TrainConfig(**CONFIG), resume=True, progress=False)
     for name in FILES:
         assert (run / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+    assert not list(run.glob(".*.tmp")), "what a killed run was writing is gone"
     truth = WorldModel.load(uninterrupted).state_dict()
     for name, tensor in result.model.state_dict().items():
         assert torch.equal(tensor, truth[name]), name
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_the_step_under_way(
+    sent: signal.Signals, data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after_step = signal.getsignal(sent), WorldModelRecipe.after_step
+
+    def interrupted(recipe: WorldModelRecipe, step: int, steps: int) -> None:
+        after_step(recipe, step, steps)
+        if step == 3:  # no checkpoint yet
+            os.kill(os.getpid(), sent)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelRecipe, "after_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path, small_config(**MODEL), TrainConfig(**CONFIG), progress=False)
+    assert signal.getsignal(sent) == before
+    steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModelRecipe, "after_step", lambda recipe, step, _: steps.append(step))
+        train(data, tmp_path, small_config(**MODEL), TrainConfig(**CONFIG), resume=True, progress=False)
+    assert steps == list(range(4, 21))
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+
+
+def test_a_second_signal_ends_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Interruption(alone=True) as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.asked
+        assert "once more to end at once" in capsys.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with Interruption(alone=False), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)  # of several processes: as ever
 
 
 @pytest.mark.slow

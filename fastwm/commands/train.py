@@ -21,6 +21,7 @@ from fastwm.models import LatentWAM
 from fastwm.models.storage import CONFIG_FILE
 from fastwm.train_flags import given
 from fastwm.training import train_recipe
+from fastwm.training.loop import CHECKPOINT_FILE
 from fastwm.training.ranks import launch, ranks
 from fastwm.training.recipes.world_model import WorldModelRecipe
 
@@ -45,7 +46,9 @@ def train(parsed: argparse.Namespace) -> None:
         threads = [] if "threads" in parsed else ["--threads", str(-(-check_threads(None) // parsed.devices))]
         launch([*parsed.arguments, *threads], parsed.devices)
         return
-    shown = progress(parsed)
+    if parsed.resume and not (Path(parsed.run) / CHECKPOINT_FILE).exists():
+        say(f"{parsed.run} holds no checkpoint yet: from the first step")
+    shown = not parsed.quiet
     with ranks() as here, here.one_voice():
         found = job(
             parsed.objective,

@@ -108,8 +108,12 @@ def job(
     Raises ValueError where a field, the data or the encoder does not fit.
     """
     run = {"steps": STEPS, **run}
-    if (objective == "frozen") != (encoder_dir is not None):
-        raise ValueError("--encoder-dir is the encoder of --objective frozen: the two belong together")
+    if objective == "frozen" and encoder_dir is None:
+        raise ValueError(
+            "--objective frozen learns on an encoder that was trained: give its directory, --encoder-dir"
+        )
+    if objective != "frozen" and encoder_dir is not None:
+        raise ValueError("--encoder-dir is the encoder of --objective frozen: give both")
     if objective in ("ijepa", "vjepa", "lejepa"):
         return Job(vision_recipe(objective, preset, **model), run_config(objective, preset, **run))
     if not episodes.has_actions:

@@ -11,6 +11,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -29,6 +30,7 @@ from fastwm.objectives import processes
 from fastwm.training.accelerate import use_kernels
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import RunConfig
+from fastwm.training.interruption import Interruption
 from fastwm.training.logs import RunLogs
 from fastwm.training.precision import choose_device, use_bfloat16
 from fastwm.training.ranks import Ranks, ranks
@@ -64,6 +66,8 @@ def train_recipe(
     make: called once, with torch's generator seeded by the run.
     resume: continue from the last checkpoint in `run_dir`, or start where there is none yet; on one thread
         the result equals that of a run never stopped, bit for bit.
+    A run that is interrupted (SIGINT, SIGTERM) finishes its step, writes a checkpoint and raises KeyboardInterrupt; of several
+    processes each ends at once.
     Raises ValueError when data, recipe, configuration and run directory do not fit together, and FloatingPointError
     when the loss stops being finite.
     """
@@ -92,6 +96,9 @@ def train_recipe(
         recipe.check(episodes, training, validation)
         run_path.mkdir(parents=True, exist_ok=True)
         with _alone(run_path) if here.first else nullcontext():
+            if here.first:
+                for left in run_path.glob(".*.tmp"):  # by a run that was killed while it wrote
+                    left.unlink()
             return _run(recipe, training, validation, run_path, config, here, resume, progress and here.first)
 
 
@@ -140,7 +147,11 @@ def _run(
     with ExitStack() as stack:
         module = stack.enter_context(here.joined(recipe))
         logs = stack.enter_context(_logs(run_path, recipe, config, done)) if here.first else None
-        bar = stack.enter_context(tqdm(total=config.steps, initial=done, unit="step", disable=not progress))
+        often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a log is not a screen
+        bar = stack.enter_context(
+            tqdm(total=config.steps, initial=done, unit="step", disable=not progress, mininterval=often)
+        )
+        interruption = stack.enter_context(Interruption(alone=here.count == 1))
         steps = range(done + 1, config.steps + 1)
         load = functools.partial(_batches, recipe, training, windows, config, here)
         # Where frames are decoded, the next batches are while this one trains.
@@ -168,10 +179,12 @@ def _run(
                     measures = recipe.validate(training, validation)
                 logs.validation.write({"step": step, **measures})
                 logs.tensorboard.write("validation", step, measures)
-            if step % config.checkpoint_every == 0 or step == config.steps:
+            if step % config.checkpoint_every == 0 or step == config.steps or interruption.asked:
                 with processes.alone():  # before the checkpoint, which says that all before it is on disk
                     recipe.save(run_path, validation)
                 save_checkpoint(checkpoint, step, recipe, optimizer, identity)
+            if interruption.asked and step < config.steps:
+                raise KeyboardInterrupt
         here.wait()
     seconds = time.perf_counter() - began
     frames = config.batch_size * recipe.frames * (config.steps - done)
