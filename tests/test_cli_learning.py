@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from fastwm.cli import main
-from fastwm.data import Episodes, EpisodeWriter
+from fastwm.data import Episodes, EpisodeWriter, collect
 from fastwm.models import WorldModel, WorldModelConfig
 from fastwm.training import ranks
 
@@ -177,6 +177,30 @@ def test_a_policy_is_distilled_in_a_world_that_it_acts_in(
     LatentWAM(LatentWAMConfig(action_dim=4, width=16, heads=2, head_dim=8, depth=1)).save(model)
     line = refused(capsys, "train", data, str(tmp_path / "run"), "--distill", str(model))
     assert "the model takes actions of 4 numbers; world 'two-room' has actions of 2" in line
+
+
+def test_eval_in_another_world_than_the_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, run = tmp_path / "rooms.h5", str(tmp_path / "run")
+    collect("two-room", data, episodes=40, length=8, progress=False)
+    assert main(["train", str(data), run, "--steps", "1", "--batch-size", "2", "--preset", "mlp"]) == 0
+    search = [
+        "--samples",
+        "4",
+        "--elites",
+        "2",
+        "--iterations",
+        "1",
+        "--horizon",
+        "2",
+        "--budget",
+        "1",
+        "--episodes",
+        "1",
+    ]
+    for world, warned in (("push", True), ("two-room", False)):
+        capsys.readouterr()
+        assert main(["eval", run, "--env", world, *search]) == 0
+        assert ("trained in two-room, and is evaluated in push" in capsys.readouterr().err) == warned
 
 
 def test_eval_needs_an_episode_and_a_worker(model_dir: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from fastwm import envs
-from fastwm.commands.shared import compile_for, load, progress, say, search_of
+from fastwm.commands.shared import compile_for, load, progress, say, search_of, warn
 from fastwm.demo.table import percent
 from fastwm.engine.backend import check_threads
 from fastwm.evaluation import (
@@ -31,6 +31,10 @@ def eval(parsed: argparse.Namespace) -> None:
         if name == "planner" and parsed.model is None:
             raise ValueError("the planner needs a model: fastwm eval DIR --env …, DIR first")
         policies += [(name, dtype) for dtype in (parsed.dtype if name == "planner" else ("",))]
+    if "planner" in (name for name, _ in policies):
+        trained = load(parsed.model).metadata.get("world", world.name)
+        if trained != world.name:
+            warn(f"{parsed.model} was trained in {trained}, and is evaluated in {world.name}")
     options = {
         "episodes": parsed.episodes,
         "seed": parsed.seed,
@@ -45,8 +49,6 @@ def eval(parsed: argparse.Namespace) -> None:
     for name, dtype in policies:
         make = functools.partial(_policy, parsed, name, dtype)
         if parsed.workers > 1 or parsed.ray:
-            if name == "planner":
-                load(parsed.model)  # what is wrong with it is said before any worker starts
             results.append(
                 evaluate_in_workers(world, make, workers=parsed.workers, ray=parsed.ray, **options)
             )

@@ -32,6 +32,11 @@ def say(text: str) -> None:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+def warn(text: str) -> None:
+    """Say on standard error what may not be meant."""
+    print(f"fastwm: {text}", file=sys.stderr, flush=True)
+
+
 def refuse_directory(path: str, expected: str) -> None:
     if Path(path).is_dir():
         raise IsADirectoryError(errno.EISDIR, f"is a directory; FILE is {expected}", path)

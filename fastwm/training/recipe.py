@@ -19,6 +19,12 @@ Measures = dict[str, "float | None"]
 RESIZE = ": to resize them, open the data with the size of the model (--image-size says both)"
 
 
+def origin(episodes: Episodes) -> dict[str, str]:
+    """What a model says of the data that it was trained on: its world, where the data names it."""
+    world = episodes.attributes.get("world")
+    return {"world": world} if isinstance(world, str) else {}
+
+
 class Recipe(nn.Module, ABC):
     """One objective: its modules, its samples, its loss, its health.
 

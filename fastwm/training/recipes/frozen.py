@@ -17,7 +17,7 @@ from fastwm.objectives.prediction import PredictionLoss, RolloutLoss
 from fastwm.training.calibration import calibration_contexts
 from fastwm.training.features import Features, data_digest
 from fastwm.training.health import measure_health
-from fastwm.training.recipe import RESIZE, Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe, origin
 from fastwm.training.recipes.world_model import MEASURES, measures_of
 
 
@@ -71,6 +71,7 @@ class FrozenRecipe(Recipe):
         check_fit(self.model.config, self.frames, training, validation)
 
     def prepare(self, training: Episodes) -> None:
+        self.model.metadata = origin(training)
         mean, std = training.action_statistics(self.model.config.action_block)
         self.model.set_action_statistics(torch.as_tensor(mean), torch.as_tensor(std))
         self.model.set_latent_statistics(self.features.batch(training.windows(1), 1)[:, 0])

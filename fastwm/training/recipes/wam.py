@@ -28,7 +28,7 @@ from fastwm.objectives.processes import total
 from fastwm.training import outcomes
 from fastwm.training.config import RunConfig
 from fastwm.training.health import effective_rank, linear_probe_r2
-from fastwm.training.recipe import RESIZE, Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe, origin
 from fastwm.training.sampler import evenly_spaced
 
 JUDGED = 96  # validation windows
@@ -119,6 +119,7 @@ class WamRecipe(Recipe):
         outcomes.check(config, episodes)
 
     def prepare(self, training: Episodes) -> None:
+        self.model.metadata = origin(training)
         mean, std = training.action_statistics(self.model.config.action_block)
         self.model.set_action_statistics(torch.as_tensor(mean), torch.as_tensor(std))
         outcomes.prepare(self.model, training, self.windows(training), self.length, self.config.outcomes_of)

@@ -18,7 +18,7 @@ from fastwm.objectives.prediction import RolloutLoss
 from fastwm.training.calibration import calibration_contexts
 from fastwm.training.config import TrainConfig
 from fastwm.training.health import HORIZONS, Health, measure_health
-from fastwm.training.recipe import RESIZE, Measures, Recipe
+from fastwm.training.recipe import RESIZE, Measures, Recipe, origin
 
 MEASURES = (
     "prediction",
@@ -60,6 +60,7 @@ class WorldModelRecipe(Recipe):
         _check_data(episodes, training, validation, self.model.config, self.config)
 
     def prepare(self, training: Episodes) -> None:
+        self.model.metadata = origin(training)
         mean, std = training.action_statistics(self.model.config.action_block)
         self.model.set_action_statistics(torch.as_tensor(mean), torch.as_tensor(std))
 
