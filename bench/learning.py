@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import fastwm
 from fastwm.evaluation import PlannerPolicy, RandomPolicy, evaluate
 from fastwm.planning.latent_policy import Reactive
@@ -56,16 +58,16 @@ TRAININGS = {
 }
 
 
-def command(*words: str | Path) -> list[str]:
-    """Of fastwm, as it is printed."""
-    return ["fastwm", *map(str, words)]
+def said(words: Sequence[str]) -> str:
+    """A command of fastwm as one types it."""
+    return shlex.join(["fastwm", *words])
 
 
 def run(words: Sequence[str]) -> float:
-    """Seconds that the command took. Raises CalledProcessError where it fails."""
-    print("$", shlex.join(words), flush=True)
+    """Seconds that the command of fastwm took. Raises CalledProcessError where it fails."""
+    print("$", said(words), flush=True)
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "fastwm.cli", *words[1:]], check=True)
+    subprocess.run([sys.executable, "-m", "fastwm.cli", *words], check=True)
     return time.perf_counter() - began
 
 
@@ -75,13 +77,13 @@ def train(objective: str, runs: Path, share: float) -> dict:
     steps = max(2, round(share * training.steps))
     data, directory = runs / f"{training.world}.h5", runs / objective
     every = max(1, steps // CURVE_POINTS)
-    words = command("train", data, directory, "--objective", objective, "--steps", steps)  # type: ignore[arg-type]
+    words = ["train", str(data), str(directory), "--objective", objective, "--steps", str(steps)]
     words += [*training.flags, *(["--encoder-dir", str(runs / "lejepa")] if objective == "frozen" else [])]
     words += ["--validate-every", str(every)]
     known = (directory / "checkpoint.safetensors").exists()
     seconds = run([*words, "--resume"] if known else words)
-    line = {"objective": objective, "world": training.world, "steps": steps, "command": shlex.join(words)}
-    line |= {"seconds": None if known else seconds}
+    line = {"objective": objective, "world": training.world, "steps": steps, "command": said(words)}
+    line |= {"seconds": None if known else seconds, "threads": torch.get_num_threads()}
     return line | {name: columns(directory / f"{name}.csv") for name in ("metrics", "validation")}
 
 
@@ -132,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         training = TRAININGS[objective]
         data = options.runs / f"{training.world}.h5"
         if not data.exists():  # one that was killed goes on
-            run(command("collect", training.world, data, *DATA[training.world]))
+            run(["collect", training.world, str(data), *DATA[training.world]])
         line = train(objective, options.runs, options.steps_share)
         if training.planner:
             line |= goals_reached(objective, options.runs, options.episodes)

@@ -21,12 +21,12 @@ Curve = list[tuple[float, float]]
 def page(content: dict) -> str:
     """The results as Markdown."""
     lines, machine = content["results"], content["machine"]
-    out = ["# What each objective learns", "", describe(machine, machine["threads"]), ""]
+    out = ["# What each objective learns", "", describe(machine, max(line["threads"] for line in lines)), ""]
     out += ["![A row an objective: its loss, its latents' effective rank, what it knows](learning.svg)", ""]
     planned, probed = ([x for x in lines if ("goals" in x) == kind] for kind in (True, False))
     if planned:
         out += [
-            "| objective | steps | minutes | goals of two-room reached | 95 % | random actions | 95 % | effective rank | "
+            "| objective | steps | minutes (threads) | goals of two-room reached | 95 % | random actions | 95 % | effective rank | "
             "least std |",
             "|---|--:|--:|--:|---|--:|---|--:|--:|",
         ]
@@ -46,7 +46,7 @@ def page(content: dict) -> str:
     if probed:
         sides = "| {} | untrained | raw pixels "
         out += [
-            f"| objective | world | steps | minutes {sides.format('R² of 1024 labels')}{sides.format('of 64')}"
+            f"| objective | world | steps | minutes (threads) {sides.format('R² of 1024 labels')}{sides.format('of 64')}"
             "| effective rank | least std |",
             "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         ]
@@ -129,7 +129,8 @@ def _last(line: dict, name: str) -> float:
 
 
 def _minutes(line: dict) -> str:
-    return "–" if line["seconds"] is None else f"{line['seconds'] / 60:.1f}"
+    """With the threads that they were on; none of a run that went on from an earlier one."""
+    return "–" if line["seconds"] is None else f"{line['seconds'] / 60:.1f} ({line['threads']})"
 
 
 def _spread(line: dict) -> str:

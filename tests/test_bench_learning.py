@@ -19,6 +19,7 @@ PLANNED = {
     "steps": 10,
     "command": "fastwm train a b",
     "seconds": 90.0,
+    "threads": 2,
     "metrics": {"step": [5.0, 10.0], "loss": [2.0, 0.5]},
     "validation": SPREAD | {"open_loop_10": [2.0, 0.01], "copy_last_10": [1.0, 1.0]},
     "episodes": 100,
@@ -34,12 +35,12 @@ PROBED = {name: value for name, value in PLANNED.items() if name not in ("goals"
     "seconds": None,
     "validation": SPREAD | {name: [0.1, value] for name, value in (R2 | FEW).items()},
 }
-CONTENT = {"machine": MACHINE | {"threads": 2}, "results": [PLANNED, PROBED]}
+CONTENT = {"machine": MACHINE, "results": [PLANNED, PROBED]}
 
 
 def test_the_page_says_what_was_measured() -> None:
     text = page(CONTENT)
-    assert "| world-model | 10 | 1.5 | 0.97 | 0.92 to 0.99 | 0.02 | 0.01 to 0.07 | 21.2 | 0.250 |" in text
+    assert "| world-model | 10 | 1.5 (2) | 0.97 | 0.92 to 0.99 | 0.02 | 0.01 to 0.07 | 21.2 | 0.250 |" in text
     numbers = " | ".join(f"{value:.3f}" for value in (R2 | FEW).values())
     assert f"| lejepa | two-room | 10 | – | {numbers} | 21.2 | 0.250 |" in text
     assert text.count("fastwm train a b") == 2
