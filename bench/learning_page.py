@@ -26,8 +26,8 @@ def page(content: dict) -> str:
     planned, probed = ([x for x in lines if ("goals" in x) == kind] for kind in (True, False))
     if planned:
         out += [
-            "| objective | steps | minutes (threads) | goals of two-room reached | 95 % | random actions | 95 % | effective rank | "
-            "least std |",
+            "| objective | steps | minutes (threads) | goals of two-room reached | 95 % | random actions | 95 % "
+            "| effective rank | least std |",
             "|---|--:|--:|--:|---|--:|---|--:|--:|",
         ]
         for line in planned:

@@ -102,7 +102,9 @@ def test_twenty_steps_of_training_do_not_notice() -> None:
     assert fast == pytest.approx(plain, rel=1e-3)
 
 
-def test_autocast() -> None:
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_autocast(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTWM_BACKEND", backend)
     plain, fast = pair()
     exact = plain.predict(*inputs())
     with torch.autocast("cpu", torch.bfloat16):

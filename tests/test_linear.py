@@ -125,6 +125,25 @@ def test_strides_and_no_rows_at_all(avx512: str) -> None:
     assert ops.linear(torch.ones(2, 0, 5), weight).shape == (2, 0, 11)
 
 
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_no_outputs_and_no_inputs(bfloat16: bool) -> None:
+    for K, N in ((4, 0), (0, 3)):
+        x, weight = torch.ones(3, K, requires_grad=True), torch.ones(N, K, requires_grad=True)
+        found = ops.linear(x, weight, torch.full((N,), 2.0), bfloat16=bfloat16)
+        assert torch.equal(found, torch.full((3, N), 2.0))
+        found.sum().backward()
+        assert torch.equal(x.grad, torch.zeros(3, K))
+        assert torch.equal(weight.grad, torch.full((N, K), 3.0))
+
+
+def test_a_negation_that_is_still_to_be_made() -> None:
+    x, one = torch.tensor([[3.0]]), torch.ones(1, 1)
+    negative = torch._neg_view(x)
+    assert negative.is_neg()
+    for given in ((negative, one), (one, negative), (torch.zeros(1, 1), one, torch._neg_view(x[0]))):
+        assert ops.linear(*given, bfloat16=True).item() == -3
+
+
 def test_not_a_number_reaches_its_row_alone(avx512: str) -> None:
     x, weight = random(30, 40), random(50, 40, seed=1)
     x[7, 3] = torch.nan

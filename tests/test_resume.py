@@ -137,13 +137,13 @@ def test_interrupted_it_keeps_the_step_under_way(
 
 
 def test_a_second_signal_ends_it_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    with Interruption(alone=True) as interruption:
+    with Interruption(signal.SIGINT, signal.SIGTERM) as interruption:
         os.kill(os.getpid(), signal.SIGTERM)
         assert interruption.asked
         assert "once more to end at once" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    with Interruption(alone=False), pytest.raises(KeyboardInterrupt):
+    with Interruption(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)  # of several processes: as ever
 
 
@@ -227,10 +227,15 @@ def test_other_data_is_refused(finished: Path, tmp_path: Path) -> None:
             lambda content: content.replace(b"fastwm.checkpoint", b"fastwm.checkpoinT"),
             "not a checkpoint of fastwm",
         ),
-        (lambda content: content.replace(b'"version\\": 2', b'"version\\": 9'), "is of version 9"),
-        (lambda content: content[:-4] + b"\xff\xff\xff\xff", "is damaged|not finite"),
+        (lambda content: content.replace(b'"version\\": 3', b'"version\\": 9'), "is of version 9"),
+        (lambda content: content.replace(b'"behind\\"', b'"behinD\\"'), r"its header lacks \['behind'\]"),
+        (lambda content: content[:-4] + b"\xff\xff\xff\xff", "its weights are not those"),
+        (
+            lambda content: content[:-9] + bytes([content[-9] ^ 16]) + content[-8:],
+            "its weights are not those",
+        ),
     ],
-    ids=["truncated", "empty", "another format", "another version", "not finite"],
+    ids=["truncated", "empty", "another format", "another version", "a part", "not finite", "a bit"],
 )
 def test_a_damaged_checkpoint_is_refused(damage, message: str, data: Path, finished: Path) -> None:
     path = finished / "checkpoint.safetensors"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny_data import write_dots
 
-from fastwm.data import Episodes
+from fastwm.data import Episodes, EpisodeWriter
 from fastwm.models.vision import load_encoder
 from fastwm.training import train_recipe
 from fastwm.training.loop import CHECKPOINT_FILE
@@ -34,6 +34,25 @@ def short(objective: str, **changes):
 @pytest.fixture(scope="module")
 def dots(tmp_path_factory) -> Path:
     return write_dots(tmp_path_factory.mktemp("data") / "dots.h5")
+
+
+def test_other_pictures_of_the_same_lengths_are_other_data(tmp_path: Path) -> None:
+    def clips(seed: int) -> Path:
+        dots = Episodes(write_dots(tmp_path / f"dots-{seed}.h5", episodes=10, seed=seed))
+        with EpisodeWriter(tmp_path / f"{seed}.h5") as writer:
+            for offset, length in zip(dots.offsets, dots.lengths, strict=True):
+                writer.append(pixels=dots.batch([offset], int(length), columns=("pixels",))["pixels"][0])
+        return tmp_path / f"{seed}.h5"
+
+    def run(data: Path, **options: bool) -> None:
+        train_recipe(
+            small("lejepa"), data, tmp_path / "run", short("lejepa", steps=2), progress=False, **options
+        )
+
+    run(clips(0))
+    run(clips(0), resume=True)
+    with pytest.raises(ValueError, match="trained on other data"):
+        run(clips(1), resume=True)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -16,7 +16,8 @@ from fastwm.ops._register import op
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bfloat16: bool = False) -> Tensor:
     """x weight^T + bias: x [..., K], weight [N, K], bias [N] -> [..., N], all of one floating dtype.
 
-    bfloat16: of float32, round what is multiplied, as autocast does, but keep sums, results and gradients float32.
+    bfloat16: of float32, round what is multiplied, as autocast does, but keep sums, results and gradients float32. PyTorch's
+    own, where our kernels do not run, rounds results, too.
 
     Our products run for `bfloat16` on any processor, without copies of the weights, and for float32 on one with AVX-512,
     where PyTorch's library keeps AMD's to AVX2; with any other dtype, device or instruction set, and without `bfloat16`
@@ -29,7 +30,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bfloat16: b
     _check_linear(x, weight, bias, autocast=autocast and not bfloat16)
     if bfloat16 and x.dtype != torch.float32:
         raise TypeError(f"x is {x.dtype}, expected torch.float32 for bfloat16=True")
-    if x.dtype == torch.float32 and (bfloat16 or not autocast) and _isa(x, bfloat16) is not None:
+    ours = x.dtype == torch.float32 and (bfloat16 or not autocast) and len(weight) > 0
+    if ours and _isa(x, bfloat16) is not None:
         found: Tensor = _Linear.apply(x, weight, bias, bfloat16)
         return found
     return reference.linear(x, weight, bias, bfloat16=bfloat16)
@@ -95,8 +97,8 @@ def _product(
         a, b = (t.to(torch.bfloat16) if bfloat16 else t for t in (a, b))
         product = ((a.T if a_turned else a) @ (b.T if b_turned else b)).float()
         return product if bias is None else product + bias
-    a, b = a.contiguous(), b.contiguous()
-    bias = None if bias is None else bias.contiguous()
+    a, b = a.resolve_neg().contiguous(), b.resolve_neg().contiguous()
+    bias = None if bias is None else bias.resolve_neg().contiguous()
     cpu = cpu_module()
     workspace = torch.empty(threads, cpu.LINEAR_WORKSPACE)
     K = a.shape[0] if a_turned else a.shape[1]

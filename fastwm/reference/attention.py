@@ -23,7 +23,8 @@ def sees(n: int, frame_tokens: int, device: torch.device) -> Tensor:
 def attention_backward(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, frame_tokens: int, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v, from that of the result."""
+    """Gradients of q, k and v, from that of the result, which autocast may have made narrower than they are."""
+    gradient = gradient.to(v.dtype)
     scores = torch.einsum("rqhd,rkhd->rhqk", q, k) * scale
     weights = scores.masked_fill(~sees(q.shape[1], frame_tokens, q.device), -torch.inf).softmax(-1)
     dv = torch.einsum("rhqk,rqhd->rkhd", weights, gradient)

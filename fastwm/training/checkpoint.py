@@ -7,6 +7,7 @@ state to keep: every draw of a step is a function of (seed, step).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from fastwm.models.storage import check_tensors, serialise, write_atomically
 from fastwm.training.config import RunConfig
 
 FORMAT = "fastwm.checkpoint"
-VERSION = 2
+VERSION = 3
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -54,6 +55,7 @@ def save_checkpoint(
             for moment in MOMENTS:
                 tensors[f"{moment}.{name}"] = state[moment]
     header = {"format": FORMAT, "version": VERSION, "step": step, **dataclasses.asdict(identity)}
+    header["sha256"] = _digest(tensors)
     header["behind"] = {name: taken.get(name, 0) for name, _ in _optimised(module) if taken.get(name) != step}
     write_atomically(path, serialise(tensors, {"fastwm": json.dumps(header)}))
 
@@ -66,6 +68,10 @@ def restore_checkpoint(
     Raises ValueError when it is damaged, of another version, or of a run with another identity.
     """
     header, tensors = _read(path)
+    if missing := {"step", "model", "train", "data", "behind"} - header.keys():
+        raise ValueError(f"{path} is damaged: its header lacks {sorted(missing)}")
+    if header.get("sha256") != _digest(tensors):
+        raise ValueError(f"{path} is damaged: its weights are not those that were written")
     if header.get("recipe", identity.recipe) != identity.recipe:
         raise ValueError(
             f"{path} was made with another objective ({header['recipe']} -> {identity.recipe}); resume needs the same"
@@ -96,12 +102,16 @@ def _optimised(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    return hashlib.sha256(serialise(dict(sorted(tensors.items())), {})).hexdigest()
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("fastwm", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (ValueError, safetensors.SafetensorError) as error:
+    except (ValueError, OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of fastwm")

@@ -5,37 +5,36 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from typing import Any
 
 
 class Interruption:
-    """Whether the run was asked to end, within a `with` statement on the main thread; elsewhere it never is.
+    """Whether one of `signals` came, within a `with` statement on the main thread; elsewhere none is looked for.
 
-    The second signal ends it at once. KeyboardInterrupt either way, so that a caller sees what it knows. alone: of several
-    processes each is left to its launcher, which ends those that wait for one that is gone.
+    The second one raises KeyboardInterrupt at once. A signal that the process ignores is left so. Of several processes one that
+    goes on would wait for those that have ended: give no signals there, and each ends as it always did.
     """
 
-    def __init__(self, *, alone: bool) -> None:
+    def __init__(self, *signals: signal.Signals) -> None:
         self.asked = False
-        self._signals = (signal.SIGINT, signal.SIGTERM) if alone else ()
+        self._signals = signals
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is not threading.main_thread():
-            self._signals = ()
-        self._before = {each: signal.getsignal(each) for each in self._signals}
-        for each, before in self._before.items():
-            if before not in (signal.SIG_IGN, None):
-                signal.signal(each, self._ask)
+        if threading.current_thread() is threading.main_thread():
+            handlers = {each: signal.getsignal(each) for each in self._signals}
+            self._before = {
+                each: known for each, known in handlers.items() if known not in (signal.SIG_IGN, None)
+            }
+        for each in self._before:
+            signal.signal(each, self._ask)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for each, before in self._before.items():
-            if before is not None:
-                signal.signal(each, before)
+            signal.signal(each, before)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, *_: object) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True

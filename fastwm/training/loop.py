@@ -11,6 +11,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from fastwm.objectives import processes
 from fastwm.training.accelerate import use_kernels
 from fastwm.training.checkpoint import Identity, restore_checkpoint, save_checkpoint
 from fastwm.training.config import RunConfig
+from fastwm.training.features import data_digest
 from fastwm.training.interruption import Interruption
 from fastwm.training.logs import RunLogs
 from fastwm.training.precision import choose_device, use_bfloat16
@@ -95,15 +97,12 @@ def train_recipe(
             use_kernels(recipe)  # PyTorch's numbers within rounding
         recipe.check(episodes, training, validation)
         run_path.mkdir(parents=True, exist_ok=True)
-        with _alone(run_path) if here.first else nullcontext():
-            if here.first:
-                for left in run_path.glob(".*.tmp"):  # by a run that was killed while it wrote
-                    left.unlink()
+        with _held(run_path) if here.first else nullcontext():
             return _run(recipe, training, validation, run_path, config, here, resume, progress and here.first)
 
 
 @contextmanager
-def _alone(run_path: Path) -> Iterator[None]:
+def _held(run_path: Path) -> Iterator[None]:
     """Hold the run directory: two runs in one would overwrite each other's checkpoints."""
     descriptor = os.open(run_path, os.O_RDONLY)
     try:
@@ -111,6 +110,8 @@ def _alone(run_path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"another process is training in {run_path}") from error
+        for left in run_path.glob(".*.tmp"):  # by a run that was killed while it wrote
+            left.unlink()
         yield
     finally:
         os.close(descriptor)
@@ -151,7 +152,9 @@ def _run(
         bar = stack.enter_context(
             tqdm(total=config.steps, initial=done, unit="step", disable=not progress, mininterval=often)
         )
-        interruption = stack.enter_context(Interruption(alone=here.count == 1))
+        interruption = stack.enter_context(
+            Interruption(*((signal.SIGINT, signal.SIGTERM) if here.count == 1 else ()))
+        )
         steps = range(done + 1, config.steps + 1)
         load = functools.partial(_batches, recipe, training, windows, config, here)
         # Where frames are decoded, the next batches are while this one trains.
@@ -251,10 +254,12 @@ def _check_finite(values: dict[str, float]) -> None:
 
 
 def _fingerprint(training: Episodes) -> str:
+    """A digest of the data: of its actions or, where it has none, of some of its pictures."""
+    if "action" not in training.columns:
+        return data_digest(training)
     digest = hashlib.sha256(np.ascontiguousarray(training.lengths).tobytes())
-    if "action" in training.columns:
-        for values in training.action_statistics():
-            digest.update(np.ascontiguousarray(values).tobytes())
+    for values in training.action_statistics():
+        digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
 
 
