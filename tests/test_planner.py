@@ -415,6 +415,21 @@ def test_a_policy_proposes_candidates_and_continues_a_warm_start() -> None:
     assert torch.equal(past, start[:, -past.shape[1] :])
 
 
+def test_a_policy_is_asked_for_as_much_as_there_is_time_for() -> None:
+    class Slow(Steady):
+        def __call__(self, *given, **options):
+            time.sleep(0.02)
+            return super().__call__(*given, **options)
+
+    policy = Slow()
+    planner = Planner(engine(), CEM(samples=40), T, policy=policy, policy_share=0.5, fallback="policy")
+    everything = [1, 20]
+    for deadline, expected in ((0.0, [1]), (None, everything), (0.03, [1]), (60.0, everything)):
+        policy.asked.clear()
+        planner.plan(*problem(), deadline=deadline)
+        assert [count for *_, count, _ in policy.asked] == expected, deadline
+
+
 @pytest.mark.parametrize("fallback", ["warm_start", "policy", "zero"])
 def test_what_is_done_when_there_is_no_time(fallback: str) -> None:
     planner = Planner(engine(), CEM(low=-0.4), T, policy=Steady(), fallback=fallback)

@@ -2,8 +2,8 @@
 //
 // Its threads are made on first need and kept. Waking one takes tens of microseconds, as long as a short kernel: so who
 // waits looks for SPIN before it sleeps, and the kernels of one plan find the threads awake. A fork leaves the child
-// without them, so the child forgets the parent's pool (its memory is abandoned on purpose: its mutex may be locked by a
-// thread that no longer exists).
+// without them, so the child forgets the parent's pool (its memory is abandoned on purpose: its mutex may be locked by
+// a thread that no longer exists).
 #include "cpu/parallel.h"
 
 #include "cpu/openmp.h"

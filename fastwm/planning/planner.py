@@ -99,6 +99,7 @@ class Planner:
         self._solver = SharedSolver(solvers) if isinstance(engine, Replicas) else solvers[0]
         self._seeds, self._lock = random.Random(seed), threading.Lock()
         self._pace: dict[tuple[int, int], float] = {}  # (B, K) -> seconds of one iteration, as last measured
+        self._consultation: dict[tuple[int, int], float] = {}  # the same of all that a policy is asked
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in ("engine", "optimizer", "cost", "propose_in") and name in self.__dict__:
@@ -231,7 +232,7 @@ class Planner:
         std = (self.optimizer.std * engine.action_std).expand_as(mean)
         seeds = None
         if self.policy is not None:
-            mean, seeds = self._consult(self.policy, context, past_actions, target, begun, draws.seed)
+            mean, seeds = self._consult(self.policy, context, past_actions, target, begun, draws.seed, clock)
             tried = seeds if tried is None else torch.cat([tried, seeds], dim=1)
 
         state, record, end, graph = self._solver.solve(
@@ -284,20 +285,27 @@ class Planner:
         goal: Goal,
         begun: Tensor,
         seed: int,
+        clock: Clock,
     ) -> tuple[Tensor, Tensor]:
-        """The policy's part of a plan: the first mean [B, T, A] and candidates [B, n, T, A]."""
+        """The policy's part of a plan: the first mean [B, T, A] and candidates [B, n, T, A].
+
+        Where all of it would likely take more than the time that is left, one proposal, which is what a fallback needs.
+        """
         random = torch.Generator("cpu").manual_seed(seed)
+        kind, began = (context.shape[0], context.shape[1]), clock.elapsed
+
+        def ask(count: int) -> Tensor:
+            sizes = {"horizon": self.horizon, "action_dim": self.engine.action_dim}
+            return propose(policy, context, past_actions, goal, count=count, generator=random, **sizes)
+
+        usual = self._consultation.get(kind, 0.0)
+        if clock.left is not None and clock.left < usual:
+            self._consultation[kind] = 0.9 * usual  # or one that was slow once would never be tried again
+            seeds = ask(1)
+            return torch.cat([begun, seeds[:, 0, begun.shape[1] :]], dim=1), seeds
         mean = continued(policy, self.model, context, past_actions, goal, begun, self.horizon, random)
-        seeds = propose(
-            policy,
-            context,
-            past_actions,
-            goal,
-            count=max(1, round(self.policy_share * self.optimizer.samples)),
-            horizon=self.horizon,
-            action_dim=self.engine.action_dim,
-            generator=random,
-        )
+        seeds = ask(max(1, round(self.policy_share * self.optimizer.samples)))
+        self._consultation[kind] = clock.elapsed - began
         return mean, seeds
 
     def _fallback(self, mean: Tensor, seeds: Tensor | None) -> Tensor:
