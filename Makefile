@@ -23,7 +23,7 @@ LADDER_ARGS ?=
 
 # What needs a package of its own: other projects' data, environments and engines.
 EXTRAS := lance,pusht,dm-control,ray,video,jax,gpu-test
-EXTRA_TESTS := $(patsubst %,tests/test_%.py,simulated readers cache damaged data_info evaluation_workers gymnasium function docs_integrations)
+EXTRA_TESTS := $(patsubst %,tests/test_%.py,simulated readers cache damaged damaged_lerobot data_info evaluation_workers gymnasium function docs_integrations)
 
 .PHONY: help install demo test test-gpu test-extras test-peers test-wheel lint format wheel bench clean
 

@@ -8,28 +8,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from recordings import CAMERAS, LENGTHS, actions, decode, pictures, write_lance, write_lerobot, write_video
+from damage import check, cut
+from recordings import LENGTHS, actions, pictures, write_lance, write_video
 
 from fastwm.data import Episodes, EpisodeWriter
-
-
-def check(path: Path, message: str, kept: list[int], **options: object) -> Episodes:
-    """`path` is refused with `message`; without its damaged episodes `kept` are there, each with its own frames."""
-    with pytest.raises(ValueError, match=message):
-        Episodes(path, **options)  # type: ignore[arg-type]
-    episodes = Episodes(path, skip_damaged=True, **options)  # type: ignore[arg-type]
-    assert episodes.lengths.tolist() == [LENGTHS[number] for number in kept]
-    assert len(episodes.damaged) == len(LENGTHS) - len(kept)
-    first = episodes.batch(episodes.offsets, 1)["pixels"][:, 0]
-    for number, picture in zip(kept, first, strict=True):
-        assert abs(int(picture[20, 20, 1]) - 40 * number) < 20
-    return episodes
-
-
-def cut(path: Path, share: float) -> None:
-    """Keep the first `share` of the file."""
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
 
 
 @pytest.mark.parametrize(
@@ -82,83 +64,6 @@ def test_actions_that_do_not_fit_a_video(tmp_path: Path, write: Callable[[Path],
         np.save(tmp_path / f"{number}.npy", actions(number, length))
     write(tmp_path / "1.npy")
     check(tmp_path, reason, [0, 2, 3, 4])
-
-
-def lerobot(path: Path, **options: str) -> Path:
-    """A LeRobot data set, episodes 0 to 2 in its first files, 3 and 4 in the second ones."""
-    pytest.importorskip("av")
-    pytest.importorskip("pyarrow")
-    write_lerobot(path / "set", **options)
-    return path / "set"
-
-
-def test_a_lerobot_video_cut_short_keeps_what_comes_before(tmp_path: Path) -> None:
-    path = lerobot(tmp_path, movflags="faststart")
-    video = path / f"videos/{CAMERAS[1]}/chunk-000/file-000.mp4"
-    frames = decode(video)
-    cut(video, 0.93)
-    message = r"file-000.mp4: episode \d: damaged: \d+ of its \d+ frames are missing"
-    with pytest.raises(ValueError, match=message):
-        Episodes(path, camera=CAMERAS[1])
-    episodes = Episodes(path, camera=CAMERAS[1], skip_damaged=True)
-    assert episodes.lengths.tolist()[0] == LENGTHS[0]
-    assert episodes.lengths.tolist()[-2:] == list(LENGTHS[3:])
-    assert {damage.file for damage in episodes.damaged} == {video}
-    assert np.array_equal(episodes.batch([0], LENGTHS[0])["pixels"][0], frames[: LENGTHS[0]])
-
-
-def test_a_lerobot_video_that_is_missing(tmp_path: Path) -> None:
-    path = lerobot(tmp_path)
-    (path / f"videos/{CAMERAS[0]}/chunk-000/file-001.mp4").unlink()
-    check(path, "file-001.mp4: episode 3: no such file", [0, 1, 2], camera=CAMERAS[0])
-
-
-def test_a_parquet_file_with_a_damaged_row_group(tmp_path: Path) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
-    path = lerobot(tmp_path)
-    file = path / "data/chunk-000/file-000.parquet"  # row groups of 6 rows; episode 0 has rows 0 to 6
-    with pq.ParquetFile(file) as opened:
-        column = opened.metadata.row_group(2).column(0)  # rows 12 to 17: of episode 1
-        start = column.dictionary_page_offset or column.data_page_offset
-    content = bytearray(file.read_bytes())
-    content[start : start + 12] = b"\xff" * 12
-    file.write_bytes(content)
-    message = r"file-000.parquet: episode 1: 6 of its 12 rows are missing \(row group 2 is damaged"
-    check(path, message, [0, 2, 3, 4], camera=CAMERAS[0])
-
-
-def test_a_parquet_file_that_lacks_a_row_group(tmp_path: Path) -> None:
-    pq = pytest.importorskip("pyarrow.parquet")
-    path = lerobot(tmp_path)
-    file = path / "data/chunk-000/file-001.parquet"
-    table = pq.read_table(file)
-    pq.write_table(table.slice(0, 10), file, row_group_size=5)
-    check(
-        path,
-        r"file-001.parquet: episode 4: 4 of its 5 rows are missing; skip_damaged",
-        [0, 1, 2, 3],
-        camera=CAMERAS[0],
-    )
-    cut(file, 0.5)
-    check(
-        path,
-        "file-001.parquet: episode 3: .* rows are missing .damaged, or not a Parquet",
-        [0, 1, 2],
-        camera=CAMERAS[0],
-    )
-
-
-def test_lerobot_lengths_that_do_not_add_up(tmp_path: Path) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    path = lerobot(tmp_path)
-    file = path / "meta/episodes/chunk-000/file-000.parquet"
-    table = pq.read_table(file)
-    place = table.schema.get_field_index("length")
-    pq.write_table(table.set_column(place, "length", pa.array([7, 11, 1, 9, 5])), file)
-    check(path, "episode 1: its length 11 and rows 7 to 19 do not add up", [0, 2, 3, 4], camera=CAMERAS[0])
-    cut(file, 0.9)
-    with pytest.raises(ValueError, match=r"file-000.parquet: damaged, or not a Parquet file"):
-        Episodes(path, skip_damaged=True)
 
 
 def test_lance_rows_that_are_not_episodes(tmp_path: Path) -> None:
@@ -221,6 +126,7 @@ def test_hdf5_rows_that_are_not_finite(tmp_path: Path, name: str, row: int, in_m
         ("ep_len", [7, 12, 1, 9, 6], "column 'action': expected 35 steps, got", [0, 1, 2, 3]),
         ("ep_offset", [0, 7, 19, 20, 30], "column 'action': expected 35 steps", [0, 1, 2, 3]),
         ("ep_offset", [0, 7, 19, 4, 29], "column 'ep_offset': episodes overlap", [0, 1, 2, 4]),
+        ("ep_offset", [0, 7, 19, 20, 2**63 - 2], r"column 'action': expected \d+ steps", [0, 1, 2, 3]),
     ],
 )
 def test_hdf5_lengths_that_do_not_add_up(
@@ -237,6 +143,40 @@ def test_hdf5_lengths_that_do_not_add_up(
     episodes = Episodes(path, skip_damaged=True)
     assert episodes.lengths.tolist() == [7, 13, 9, 5]
     assert "overlaps the one before" in str(episodes.damaged[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "action",
+            np.zeros((34, 0), np.float32),
+            r"column 'action': expected floats .*, got float32 \[steps, 0\]",
+        ),
+        ("pixels", np.zeros((34, 0, 8, 3), np.uint8), "column 'pixels': expected uint8 .*, got uint8"),
+        ("reward", np.float32(1), r"column 'reward': expected \d+ steps, got float32 \[\]"),
+    ],
+)
+@pytest.mark.parametrize("skip_damaged", [False, True])
+def test_hdf5_columns_without_values(
+    tmp_path: Path, name: str, values: np.ndarray, message: str, skip_damaged: bool
+) -> None:
+    path = hdf5(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.pop(name, None)
+        file[name] = values
+    with pytest.raises(ValueError, match=message):
+        Episodes(path, skip_damaged=skip_damaged)
+
+
+def test_hdf5_numbers_that_float32_has_not(tmp_path: Path) -> None:
+    path = hdf5(tmp_path)
+    with h5py.File(path, "r+") as file:
+        states = file["state"][:].astype(np.float64)
+        states[18, 1] = 1e300
+        del file["state"]
+        file["state"] = states
+    check(path, r"column 'state': row 18 is beyond float32 \(episode 1, step 11\)", [0, 2, 3, 4])
 
 
 def test_where_nothing_is_left_the_first_damage_is_told(tmp_path: Path) -> None:

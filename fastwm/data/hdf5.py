@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LENGTHS, OFFSETS = "ep_len", "ep_offset"
+FAR = 2**62  # past any row: what a damaged file says beyond it would overflow where lengths are added
 PAGE = 4096  # large columns start on a memory page
 
 
@@ -121,8 +122,8 @@ def read_places(file: h5py.File, path: Path) -> tuple[NDArray[np.int64], NDArray
             raise ValueError(
                 f"{path}: column {name!r}: expected integers [episodes], got {_describe(file[name])}"
             )
-    lengths = read(file[LENGTHS], path).astype(np.int64)
-    offsets = read(file[OFFSETS], path).astype(np.int64)
+    lengths = np.minimum(read(file[LENGTHS], path).astype(np.int64), FAR)
+    offsets = np.minimum(read(file[OFFSETS], path).astype(np.int64), FAR)
     if len(lengths) == 0 or len(lengths) != len(offsets):
         raise ValueError(
             f"{path}: columns {LENGTHS!r} and {OFFSETS!r}: expected as many, at least one, "

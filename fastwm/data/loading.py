@@ -28,7 +28,7 @@ def check_columns(path: Path, shapes: dict[str, Column]) -> None:
             continue
         dtype, shape = shapes[name].dtype, shapes[name].shape
         wrong_pixels = name == "pixels" and (dtype != np.uint8 or shape[-1:] != (3,))
-        if dtype.kind not in kinds or len(shape) != ndim or wrong_pixels:
+        if dtype.kind not in kinds or len(shape) != ndim or wrong_pixels or 0 in shape:
             sizes = ", ".join(map(str, ("steps", *shape)))
             raise ValueError(f"{path}: column {name!r}: expected {expected}, got {dtype} [{sizes}]")
 
@@ -50,17 +50,19 @@ def check_finite(
     leads_on[offsets + lengths - 1] = False
     for name, values in numbers.items():
         rows = leads_on if name == "action" else inside
-        bad = np.flatnonzero(rows & ~np.isfinite(values).all(axis=1))
+        with np.errstate(over="ignore"):  # as batches have them
+            bad = np.flatnonzero(rows & ~np.isfinite(values.astype(np.float32, copy=False)).all(axis=1))
         episodes, first = np.unique(np.searchsorted(offsets, bad, side="right") - 1, return_index=True)
         for episode, row in zip(episodes, bad[first], strict=True):
             label = reader.label(int(episode))
+            problem = "is beyond float32" if np.isfinite(values[row]).all() else "is not finite"
             if not skip_damaged:
                 step = row - offsets[episode]
                 raise ValueError(
-                    f"{reader.path}: column {name!r}: row {row} is not finite ({label}, step {step}){WITHOUT_IT}"
+                    f"{reader.path}: column {name!r}: row {row} {problem} ({label}, step {step}){WITHOUT_IT}"
                 )
             if usable[episode]:
-                reason = f"{name!r} is not finite at its step {row - offsets[episode]}"
+                reason = f"{name!r} {problem} at its step {row - offsets[episode]}"
                 damaged.append(Damage(reader.path, label, reason))
                 usable[episode] = False
     if not usable.any():

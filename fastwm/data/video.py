@@ -56,6 +56,7 @@ class Video:
             self._seekable = container.format.name != "gif"
             end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
             self.cut_short = end > path.stat().st_size  # as far as an index in the file tells
+            self.seconds = float(container.duration or 0) / 1e6  # as it says, 0 where it does not
 
     def __len__(self) -> int:
         """Number of frames that the file holds whole."""
@@ -75,19 +76,20 @@ class Video:
                     seeks.append(packet.pts)
             shown = np.unique(np.array(times, np.int64))
             stated = max(int(stream.frames), len(stream.index_entries) if self.cut_short else 0)
-            seconds = float(container.duration or 0) / 1e6
         if len(shown) == 0:
             damage = "it holds no frame"
         elif self.cut_short or len(shown) < stated:
             damage = f"it ends after {len(shown)} of {stated} frames"
-        elif self.fps and seconds - (shown[-1] - shown[0]) * unit > SLACK / self.fps and not self._is_gif:
-            damage = f"it ends after {(shown[-1] - shown[0]) * unit:.3g} of {seconds:.3g} seconds"
+        elif (
+            self.fps and self.seconds - (shown[-1] - shown[0]) * unit > SLACK / self.fps and not self._is_gif
+        ):
+            damage = f"it ends after {(shown[-1] - shown[0]) * unit:.3g} of {self.seconds:.3g} seconds"
         elif self._is_gif and not self.path.read_bytes().endswith(GIF_END):
             damage = f"it ends in the middle, after {len(shown)} frames"
         return Packets(shown, np.sort(np.array(seeks, np.int64)), unit, damage)
 
-    def at(self, seconds: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """Numbers of the frames [n] shown at `seconds` [n], or -1 where none is within half a frame."""
+    def at(self, seconds: NDArray[np.floating[Any]], within: float) -> NDArray[np.int64]:
+        """Numbers of the frames [n] nearest to `seconds` [n], or -1 where none is `within` so many seconds."""
         times, unit = self.packets.times, self.packets.unit
         if len(times) == 0:
             return np.full(len(seconds), -1, np.int64)
@@ -95,7 +97,7 @@ class Video:
         near = np.stack([place - 1, np.minimum(place, len(times) - 1)])
         apart = np.abs(times[near] * unit - seconds)
         best = near[np.argmin(apart, axis=0), np.arange(len(seconds))]
-        return np.where(apart.min(axis=0) <= 0.5 / (self.fps or 1), best, -1)
+        return np.where(apart.min(axis=0) <= within, best, -1)
 
     def frames(self, numbers: ArrayLike, size: Size | None = None) -> NDArray[np.uint8]:
         """Frames `numbers` [n] in any order, uint8 [n, height, width, 3], resized where `size` is given.

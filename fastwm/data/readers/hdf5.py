@@ -72,9 +72,8 @@ class HDF5Reader(Reader):
         if not skip_damaged:
             return hdf5.read_episodes(self.file, self.path)
         lengths, offsets = hdf5.read_places(self.file, self.path)
-        rows = {
-            name: len(item) for name, item in self.file.items() if name not in (hdf5.LENGTHS, hdf5.OFFSETS)
-        }
+        columns = hdf5.read_columns(self.file, self.path, 0)
+        rows = {name: len(item) for name, item in columns.items()}
         least = min(rows, key=lambda name: rows[name], default=hdf5.LENGTHS)
         usable, end = np.ones(len(lengths), bool), 0
         for episode, (length, offset) in enumerate(zip(lengths, offsets, strict=True)):

@@ -8,7 +8,6 @@ which is true where time ran out, too: it does not say that an episode ended by 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from fastwm.data.hdf5 import Column
 from fastwm.data.resize import Size, check_size
 from fastwm.data.video import Video
 
-from .parquet import read_pictures, read_rows, read_table
+from .lerobot_tables import PICTURES, read_episodes, read_info
+from .parquet import read_pictures, read_rows
 from .reader import WITHOUT_IT, Damage, Reader, keep
 
 NAMES = {"observation.state": "state", "next.reward": "reward"}  # LeRobot's name, ours
 INDICES = ("index", "episode_index", "frame_index", "timestamp", "task_index")
-PICTURES = ("video", "image")
 
 
 class LeRobotReader(Reader):
@@ -36,17 +35,15 @@ class LeRobotReader(Reader):
         self, path: Path, *, image_size: int | Size | None = None, skip_damaged: bool = False
     ) -> None:
         self.path = path
-        self._info = _read_info(path)
-        self._episodes = _read_episodes(path)
+        self._info = read_info(path)
+        self._episodes = read_episodes(self._info)
         self._videos: dict[Path, Video] = {}
-        features = self._info["features"]
-        self.cameras = tuple(name for name, feature in features.items() if feature["dtype"] in PICTURES)
-        self._images = [name for name in self.cameras if features[name]["dtype"] == "image"]
-        self.lengths = np.array(self._episodes["length"], np.int64)
-        self.offsets = np.array(self._episodes["dataset_from_index"], np.int64)
-        self._all_offsets, self._labels = self.offsets, np.array(self._episodes["episode_index"], np.int64)
-        self._where = np.arange(len(self.lengths))  # of those episodes that are kept, in the tables
-        self._rate = self.fps = float(self._info["fps"])
+        features = self._info.features
+        self.cameras = tuple(name for name, feature in features.items() if feature.dtype in PICTURES)
+        self._images = [name for name in self.cameras if features[name].dtype == "image"]
+        self.lengths, self.offsets = self._episodes.lengths, self._episodes.begins
+        self._where = np.arange(len(self.lengths))  # of those episodes that are kept, in the table
+        self.fps = self._info.fps
 
         usable = self._check_lengths(skip_damaged)
         self._numbers = self._read_numbers(usable, skip_damaged)
@@ -59,15 +56,14 @@ class LeRobotReader(Reader):
             name: Column(np.dtype(np.uint8), (*(self._sizes[name] or self._own_size(name)), 3))
             for name in self.cameras
         } | {name: Column(values.dtype, values.shape[1:]) for name, values in self._numbers.items()}
-        wanted = ("codebase_version", "robot_type", "total_episodes", "total_tasks")
-        self.attributes = {name: self._info[name] for name in wanted if self._info.get(name) is not None}
+        self.attributes = self._info.attributes
 
     def read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         """`rows` [n] of column `name`; pictures are decoded file by file."""
         if name in self._numbers:
             return self._numbers[name][rows]
-        episode = np.searchsorted(self._all_offsets, rows, side="right") - 1
-        step = rows - self._all_offsets[episode]
+        episode = np.searchsorted(self._episodes.begins, rows, side="right") - 1
+        step = rows - self._episodes.begins[episode]
         pictures = np.empty((len(rows), *self.columns[name].shape), np.uint8)
         size = self.columns[name].shape[0], self.columns[name].shape[1]
         by_file: dict[Path, list[int]] = {}
@@ -79,11 +75,11 @@ class LeRobotReader(Reader):
                 pictures[places] = read_pictures(file, name, rows[places], size)
                 continue
             video = self._video(file)
-            seconds = self._begins(name, episode[places]) + step[places] / self._rate
-            numbers = video.at(seconds)
+            seconds = self._begins(name, episode[places]) + step[places] / self._info.fps
+            numbers = video.at(seconds, within=0.5 / self._info.fps)
             if (numbers < 0).any():
                 lost = int(np.argmin(numbers))
-                label = f"episode {self._labels[episode[places[lost]]]}"
+                label = self._episodes.labels[episode[places[lost]]]
                 raise ValueError(f"{file}: {label}: damaged: no frame at {seconds[lost]:.3f} s")
             pictures[places] = video.frames(numbers, size)
         return pictures
@@ -94,48 +90,55 @@ class LeRobotReader(Reader):
 
     def label(self, episode: int) -> str:
         """The episode by its `episode_index`."""
-        return f"episode {self._labels[self._where[episode]]}"
+        return self._episodes.labels[self._where[episode]]
 
     def _check_lengths(self, skip_damaged: bool) -> NDArray[np.bool_]:
-        """Which episodes [episodes] have as many rows as they say, in order, and overlap no other."""
-        usable = np.ones(len(self.lengths), bool)
-        ends = np.array(self._episodes["dataset_to_index"], np.int64)
+        """Which episodes [episodes] the table describes, with as many rows as they say, in order, overlapping no other."""
+        table = self._episodes
+        usable = np.ones(len(table.lengths), bool)
+        total = self._info.total_frames
         previous = 0
-        for place, (length, begin, end) in enumerate(zip(self.lengths, self.offsets, ends, strict=True)):
-            if length < 1 or end - begin != length or begin < previous:
+        for place, (length, begin, end) in enumerate(
+            zip(table.lengths, table.begins, table.ends, strict=True)
+        ):
+            reason = table.problems.get(place)
+            if reason is None and (length < 1 or end - begin != length or begin < previous):
                 reason = f"its length {length} and rows {begin} to {end} do not add up"
-                self._damage(usable, place, self.path / "meta" / "episodes", reason, skip_damaged)
-            else:
+            if reason is None and total is not None and end > total:
+                reason = f"its rows {begin} to {end} are none of the {total} of meta/info.json"
+            if reason is None:
                 previous = end
+            else:
+                self._damage(usable, place, table.files[place], reason, skip_damaged)
         return usable
 
     def _read_numbers(self, usable: NDArray[np.bool_], skip_damaged: bool) -> dict[str, NDArray[Any]]:
         """Columns of numbers [rows, …], with zeros where a damaged file had some."""
         features = {
             name: feature
-            for name, feature in self._info["features"].items()
-            if feature["dtype"] not in (*PICTURES, "string") and name not in INDICES
+            for name, feature in self._info.features.items()
+            if feature.dtype not in (*PICTURES, "string") and name not in INDICES
         }
         rows = int((self.offsets + self.lengths)[usable].max())
         there = np.zeros(rows, bool)
         numbers = {
-            NAMES.get(name, name): np.zeros((rows, *_shape(feature)), feature["dtype"])
+            NAMES.get(name, name): np.zeros((rows, *feature.shape), feature.dtype)
             for name, feature in features.items()
         }
+        types = {name: Column(np.dtype(feature.dtype), feature.shape) for name, feature in features.items()}
         problems: dict[Path, str] = {}
-        for file in sorted({self._data_file(int(place)) for place in np.flatnonzero(usable)}):
-            index, found, problem = read_rows(file, list(features))
+        for file in sorted({self._episodes.data[place] for place in np.flatnonzero(usable)}):
+            index, found, problem = read_rows(file, types)
             inside = (index >= 0) & (index < rows)
             there[index[inside]] = True
             for name, values in found.items():
-                out = numbers[NAMES.get(name, name)]
-                out[index[inside]] = values[inside].reshape(-1, *out.shape[1:])
+                numbers[NAMES.get(name, name)][index[inside]] = values[inside]
             if problem:
                 problems[file] = problem
         for place in np.flatnonzero(usable):
             inside = there[self.offsets[place] : self.offsets[place] + self.lengths[place]]
             if not inside.all():
-                file = self._data_file(int(place))
+                file = self._episodes.data[place]
                 reason = f"{np.count_nonzero(~inside)} of its {len(inside)} rows are missing"
                 reason += f" ({problems[file]})" if file in problems else ""
                 self._damage(usable, int(place), file, reason, skip_damaged)
@@ -159,18 +162,19 @@ class LeRobotReader(Reader):
                     self._damage(usable, int(place), file, reason, skip_damaged)
 
     def _lacks(self, file: Path, camera: str, place: int) -> str | None:
-        """What `file`, where it was cut short, lacks of the episode at `place`."""
-        video = self._video(file)
-        if not video.cut_short:
+        """What `file` lacks of the episode at `place`; all of its packets are read only where it may lack some."""
+        video, rate = self._video(file), self._info.fps
+        seconds = self._begins(camera, np.array([place])) + np.arange(self.lengths[place]) / rate
+        complete = seconds[0] >= 0 and seconds[-1] < video.seconds
+        if complete and not video.cut_short and (video.fps or rate) > 0.99 * rate:
             return None
-        seconds = self._begins(camera, np.array([place])) + np.arange(self.lengths[place]) / self._rate
-        lost = int(np.count_nonzero(video.at(seconds) < 0))
+        lost = int(np.count_nonzero(video.at(seconds, within=0.5 / rate) < 0))
         return f"damaged: {lost} of its {len(seconds)} frames are missing" if lost else None
 
     def _damage(
         self, usable: NDArray[np.bool_], place: int, file: Path, reason: str, skip_damaged: bool
     ) -> None:
-        damage = Damage(file, f"episode {self._labels[place]}", reason)
+        damage = Damage(file, self._episodes.labels[place], reason)
         if not skip_damaged:
             raise ValueError(f"{damage}{WITHOUT_IT}")
         usable[place] = False
@@ -181,8 +185,8 @@ class LeRobotReader(Reader):
     def _own_size(self, camera: str) -> Size:
         place = int(self._where[0])
         if camera in self._images:
-            row = np.array([self._all_offsets[place]])
-            height, width = read_pictures(self._data_file(place), camera, row, None).shape[1:3]
+            row = np.array([self._episodes.begins[place]])
+            height, width = read_pictures(self._episodes.data[place], camera, row, None).shape[1:3]
             return int(height), int(width)
         return self._video(self._file(camera, place)).size
 
@@ -192,55 +196,8 @@ class LeRobotReader(Reader):
         return self._videos[file]
 
     def _begins(self, camera: str, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(self._episodes[f"videos/{camera}/from_timestamp"], np.float64)[places]
+        return self._episodes.seconds[camera][places]
 
     def _file(self, camera: str, place: int) -> Path:
         """The file that holds the pictures of the episode at `place`."""
-        if camera in self._images:
-            return self._data_file(place)
-        chunk, number = (
-            int(self._episodes[f"videos/{camera}/{of}_index"][place]) for of in ("chunk", "file")
-        )
-        name = self._info["video_path"].format(video_key=camera, chunk_index=chunk, file_index=number)
-        return self.path / str(name)
-
-    def _data_file(self, place: int) -> Path:
-        chunk, number = (int(self._episodes[f"data/{of}_index"][place]) for of in ("chunk", "file"))
-        return self.path / str(self._info["data_path"].format(chunk_index=chunk, file_index=number))
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    file = path / "meta" / "info.json"
-    try:
-        info = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: damaged: {error}") from error
-    version = info.get("codebase_version") if isinstance(info, dict) else None
-    if not str(version).startswith("v3."):
-        raise ValueError(
-            f"{file}: codebase_version: expected v3.0, got {version!r}; lerobot converts older ones"
-        )
-    if missing := {"fps", "features", "data_path"} - set(info):
-        raise ValueError(f"{file}: {sorted(missing)} are missing")
-    return info
-
-
-def _read_episodes(path: Path) -> dict[str, list[Any]]:
-    """The columns of the table of episodes, but for its statistics, in the order of the episodes' rows."""
-    files = sorted((path / "meta" / "episodes").rglob("*.parquet"))
-    if not files:
-        raise ValueError(f"{path}: meta/episodes is missing, or holds no Parquet file")
-    columns: dict[str, list[Any]] = {}
-    for file in files:
-        for name, values in read_table(file, lambda name: not name.startswith(("stats/", "tasks"))).items():
-            columns.setdefault(name, []).extend(values)
-    needed = ("episode_index", "length", "dataset_from_index", "dataset_to_index")
-    if missing := [name for name in needed if name not in columns]:
-        raise ValueError(f"{files[0]}: columns {missing} are missing")
-    order = np.argsort(columns["dataset_from_index"], kind="stable")
-    return {name: [values[place] for place in order] for name, values in columns.items()}
-
-
-def _shape(feature: dict[str, Any]) -> tuple[int, ...]:
-    """Of a row: [1] is how LeRobot writes one number."""
-    return tuple(int(size) for size in feature["shape"])
+        return (self._episodes.data if camera in self._images else self._episodes.videos[camera])[place]

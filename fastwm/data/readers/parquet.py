@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fastwm.data.hdf5 import Column
 from fastwm.data.resize import Size, resize
 
 from .reader import needs
@@ -18,42 +19,48 @@ from .reader import needs
 INDEX = "index"  # LeRobot's column of the rows' numbers in the whole data set
 
 
-def read_table(file: Path, wanted: Callable[[str], bool]) -> dict[str, list[Any]]:
-    """The columns of `file` whose names are `wanted`; ValueError where it is damaged."""
+def read_table(file: Path, names: Sequence[str]) -> tuple[dict[str, list[Any]], int]:
+    """Those of the columns `names` that `file` has, and its number of rows; ValueError where it is damaged."""
     arrow, parquet = needs("pyarrow", "lerobot", file), needs("pyarrow.parquet", "lerobot", file)
     try:
         with parquet.ParquetFile(file) as opened:
-            names = [name for name in opened.schema_arrow.names if wanted(name)]
-            columns: dict[str, list[Any]] = opened.read(columns=names).to_pydict()
+            there = [name for name in names if name in opened.schema_arrow.names]
+            columns: dict[str, list[Any]] = opened.read(columns=there).to_pydict()
+            rows = int(opened.metadata.num_rows)
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{file}: damaged, or not a Parquet file ({error})") from error
-    return columns
+    return columns, rows
 
 
 def read_rows(
-    file: Path, names: Sequence[str]
+    file: Path, types: Mapping[str, Column]
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], str | None]:
-    """The rows of `file` that can be read: their numbers [n] in the data set, columns `names` [n, …], and what is wrong
-    with the others, None where nothing is.
+    """The rows of `file` that are whole: their numbers [n] in the data set, columns `types` [n, …] of the type and shape
+    asked for, and what is wrong with the first of the others, None where nothing is.
     """
     arrow, parquet = needs("pyarrow", "lerobot", file), needs("pyarrow.parquet", "lerobot", file)
     index, found, problem = [np.zeros(0, np.int64)], [], None
+    wanted = {INDEX: Column(np.dtype(np.int64), ()), **types}
     try:
         with parquet.ParquetFile(file) as opened:
-            missing = [name for name in (INDEX, *names) if name not in opened.schema_arrow.names]
-            if missing:
-                raise ValueError(f"{file}: columns {missing} are missing")
+            if missing := [name for name in wanted if name not in opened.schema_arrow.names]:
+                return index[0], {}, f"columns {missing} are missing"
             for group in range(opened.num_row_groups):
                 try:
-                    table = opened.read_row_group(group, columns=[INDEX, *names])
+                    table = opened.read_row_group(group, columns=list(wanted))
                 except (arrow.ArrowException, OSError) as error:
                     problem = problem or f"row group {group} is damaged: {error}"
                     continue
-                index.append(table.column(INDEX).to_numpy())
-                found.append({name: _values(table.column(name).combine_chunks()) for name in names})
+                values, whole = {}, np.ones(len(table), bool)
+                for name, kind in wanted.items():
+                    values[name], fits, reason = _values(table.column(name).combine_chunks(), kind)
+                    whole &= fits
+                    problem = problem or (f"column {name!r}: {reason}" if reason else None)
+                index.append(values.pop(INDEX)[whole])
+                found.append({name: rows[whole] for name, rows in values.items()})
     except (arrow.ArrowException, OSError) as error:
         problem = f"damaged, or not a Parquet file: {error}"
-    columns = {name: np.concatenate([part[name] for part in found]) for name in names} if found else {}
+    columns = {name: np.concatenate([part[name] for part in found]) for name in types} if found else {}
     return np.concatenate(index), columns, problem
 
 
@@ -70,6 +77,8 @@ def read_pictures(file: Path, name: str, rows: NDArray[np.int64], size: Size | N
                     continue
                 values = opened.read_row_group(group, columns=[name]).column(name)
                 blobs |= {n: values[i].as_py()["bytes"] for i, n in enumerate(index) if n in wanted}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: column {name!r} is missing, or holds no pictures") from error
     except (arrow.ArrowException, OSError) as error:
         raise ValueError(f"{file}: column {name!r} is damaged: {error}") from error
     pictures = []
@@ -82,10 +91,45 @@ def read_pictures(file: Path, name: str, rows: NDArray[np.int64], size: Size | N
     return np.stack(pictures)
 
 
-def _values(column: Any) -> NDArray[Any]:
-    """`column` of numbers or lists as [rows, …], missing ones NaN; lists of lists are left flat."""
-    rows = len(column)
-    while hasattr(column.type, "value_type"):
-        column = column.flatten()
-    values = np.asarray(column.to_numpy(zero_copy_only=False))
-    return values.reshape(rows, -1) if rows and len(values) != rows else values
+def _values(column: Any, kind: Column) -> tuple[NDArray[Any], NDArray[np.bool_], str | None]:
+    """`column` as [rows, *kind.shape] of its type, which rows [rows] are, and what the first that is not is instead.
+
+    A number that is missing is NaN where the type has one. Lists are told apart row by row only where some differ.
+    """
+    rows, size = len(column), int(np.prod(kind.shape, dtype=np.int64))
+    flat, regular = column, True
+    while hasattr(flat.type, "value_type"):
+        sizes = np.diff(flat.offsets.to_numpy()) if hasattr(flat, "offsets") else np.zeros(0)
+        regular &= flat.null_count == 0 and len(np.unique(sizes)) < 2
+        flat = flat.flatten()
+    regular &= len(flat) == rows * size and (flat.null_count == 0 or kind.dtype.kind == "f")
+    if regular:
+        numbers = np.asarray(flat.to_numpy(zero_copy_only=False))
+        if _fits(numbers, kind.dtype):
+            return numbers.reshape(rows, *kind.shape).astype(kind.dtype), np.ones(rows, bool), None
+        return _none(rows, kind, f"expected {kind.dtype}, got {flat.type}")
+    out, whole, reason = _none(rows, kind, None)
+    for row, given in enumerate(column.to_pylist()):
+        try:
+            numbers = np.array(given)
+        except ValueError:  # lists of several lengths in one row
+            numbers = np.array(given, object)
+        if _fits(numbers, kind.dtype) and numbers.size == size:
+            out[row], whole[row] = numbers.reshape(kind.shape), True
+        else:
+            reason = (
+                reason
+                or f"row {row} of its row group: expected {kind.dtype} {list(kind.shape)}, got {given!r}"
+            )
+    return out, whole, reason
+
+
+def _none(rows: int, kind: Column, reason: str | None) -> tuple[NDArray[Any], NDArray[np.bool_], str | None]:
+    return np.zeros((rows, *kind.shape), kind.dtype), np.zeros(rows, bool), reason
+
+
+def _fits(given: NDArray[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether a column of type `wanted` can hold the numbers `given`: no words, and counts as they are."""
+    if wanted.kind == "f":
+        return given.dtype.kind in "biuf"
+    return given.dtype.kind in "biu" and bool((given.astype(wanted) == given).all())
