@@ -339,3 +339,27 @@ def test_refusals() -> None:
         model.rollout(torch.randn(1, 2, 12), torch.randn(1, 1, 1, 3))
     with pytest.raises(ValueError, match="expected 'mixture'"):
         model.log_prob(torch.randn(1, 1, 12), None, torch.randn(1, 4, 3))
+
+
+def test_what_does_not_fit_is_refused_by_name() -> None:
+    model = random_wam(action_head="mixture", reward_head=True, termination_head=True)
+    context, goal, actions = torch.randn(2, 1, 12), torch.randn(2, 12), torch.randn(2, 4, 3)
+    nan = torch.full_like(context, torch.nan)
+    for call, error, words in (
+        (lambda: model.log_prob(context, goal, actions[:1]), ValueError, r"actions has shape \[1, 4, 3\]; exp.* \[2, T, 3\]"),
+        (lambda: model.log_prob(context, goal, actions / 0), ValueError, "actions holds numbers that are not finite"),
+        (lambda: model.log_prob(context, goal, actions.double()), TypeError, "actions has dtype torch.float64"),
+        (lambda: model.distance(context[:, 0], goal[:1]), ValueError, r"goal has shape \[1, 12\]; expected \[2, 12\]"),
+        (lambda: model.distance(goal.double(), goal), TypeError, "latents has dtype torch.float64; expected torch.float32"),
+        (lambda: model.reward(goal, actions[:1, 0]), ValueError, r"actions has shape \[1, 3\]; expected \[2, 3\] to match"),
+        (lambda: model.survival(goal[:, :9], actions[:, 0]), ValueError, r"latents has shape \[2, 9\]; expected \[..., 12\]"),
+        (lambda: model.policy(nan, goal), ValueError, "context holds numbers that are not finite"),
+        (lambda: model.policy(context, nan[:, 0]), ValueError, "goal holds numbers that are not finite"),
+        (lambda: model.policy(context.half(), goal), TypeError, "context has dtype torch.float16"),
+        (lambda: model.density(context, goal.tolist()), TypeError, "goal is list; expected a torch.Tensor"),
+        (lambda: model.inverse(nan.expand(2, 3, 12)), ValueError, "latents holds numbers that are not finite"),
+        (lambda: model.rollout(context, actions.int()[:, None]), TypeError, "actions has dtype torch.int32"),
+        (lambda: model.predict(context, actions[:, :1].double()), TypeError, "actions has dtype torch.float64"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            call()

@@ -53,8 +53,18 @@ class PixelModel(nn.Module):
             raise ValueError(f"pixels has shape {list(pixels.shape)}; expected [..., {size}, {size}, 3]")
         return pixels
 
+    def check_type(self, name: str, value: torch.Tensor) -> None:
+        """TypeError naming the argument unless `value` is a tensor of the model's type; autocast takes all floats."""
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} is {type(value).__name__}; expected a torch.Tensor")
+        wanted = self.action_mean.dtype
+        cast = value.is_floating_point() and torch.is_autocast_enabled(value.device.type)
+        if value.dtype != wanted and not cast:
+            raise TypeError(f"{name} has dtype {value.dtype}; expected {wanted}, as the model has")
+
     def normalise(self, actions: torch.Tensor) -> torch.Tensor:
         """actions [..., A] in environment units -> in standard deviations of the training actions"""
+        self.check_type("actions", actions)
         if actions.shape[-1:] != (self.config.action_dim,):
             expected = f"[..., {self.config.action_dim}]"
             raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected}")

@@ -153,6 +153,7 @@ class WorldModel(PixelModel):
         return predicted
 
     def _check_latents(self, name: str, latents: torch.Tensor) -> None:
+        self.check_type(name, latents)
         window, embed_dim = self.config.window, self.config.embed_dim
         if latents.ndim != 3 or latents.shape[2] != embed_dim or not 1 <= latents.shape[1] <= window:
             expected = f"[B, 1..{window} frames, {embed_dim}]"

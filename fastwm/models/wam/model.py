@@ -88,6 +88,7 @@ class LatentWAM(LatentWorld):
     def inverse(self, latents: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The actions that led through frames [B, F, E], from the first frame on: [B, F-1, A] in environment units."""
         self._check_latents("latents", latents, self.config.chunk + 1)
+        _check_finite(latents=latents)
         B, count = latents.shape[:2]
         if count < 2:
             raise ValueError(f"latents has shape {list(latents.shape)}; expected at least two frames")
@@ -110,7 +111,12 @@ class LatentWAM(LatentWorld):
             raise ValueError(
                 f"action_head is {self.config.action_head!r}; expected 'mixture', whose density is known"
             )
-        self.normalise(actions)  # checks them
+        self._check_latents("context", context, None)
+        self.check_type("actions", actions)
+        batch, A = len(context), self.config.action_dim
+        if actions.ndim != 3 or len(actions) != batch or actions.shape[2] != A:
+            raise ValueError(f"actions has shape {list(actions.shape)}; expected [{batch}, T, {A}]")
+        _check_finite(actions=actions)
         return heads.mixture_log_prob(self.density(context, goal, horizon=actions.shape[1]), actions)
 
     def density(
@@ -230,6 +236,15 @@ class LatentWAM(LatentWorld):
         self._check_latents("context", context, None)
         if not 1 <= horizon <= self.config.chunk:
             raise ValueError(f"horizon is {horizon}; expected 1 to {self.config.chunk}, the model's chunk")
-        if goal is not None and goal.shape != (len(context), self.config.embed_dim):
-            expected = [len(context), self.config.embed_dim]
-            raise ValueError(f"goal has shape {list(goal.shape)}; expected {expected}")
+        if goal is not None:
+            self.check_type("goal", goal)
+            if goal.shape != (len(context), self.config.embed_dim):
+                expected = [len(context), self.config.embed_dim]
+                raise ValueError(f"goal has shape {list(goal.shape)}; expected {expected}")
+        _check_finite(context=context, goal=goal)
+
+
+def _check_finite(**values: Tensor | None) -> None:
+    for name, value in values.items():
+        if value is not None and not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds numbers that are not finite")

@@ -76,6 +76,7 @@ class LatentWorld(PixelModel):
         """
         self._check_latents("context", context, self.config.window)
         B, K, E = context.shape
+        self.check_type("actions", actions)
         if actions.ndim != 4 or len(actions) != B or actions.shape[3] != self.config.action_dim:
             expected = f"[{B}, S, T, {self.config.action_dim}]"
             raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected}")
@@ -99,16 +100,22 @@ class LatentWorld(PixelModel):
 
     def distance(self, latents: Tensor, goal: Tensor) -> Tensor:
         """Action blocks from latents [..., E] to a goal [..., E], as the data's best went: [...]"""
+        self._check_ends("latents", latents, self.config.embed_dim)
+        self._check_ends("goal", goal, self.config.embed_dim)
+        if goal.shape != latents.shape:
+            raise ValueError(
+                f"goal has shape {list(goal.shape)}; expected {list(latents.shape)}, as latents have"
+            )
         return self.distance_head(latents, goal)
 
     def reward(self, latents: Tensor, actions: Tensor) -> Tensor:
         """What blocks `actions` [..., A] earn that lead to latents [..., E]: [...] in the data's units; for `fastwm.Reward`."""
-        self._check_head("reward_head")
+        self._check_head("reward_head", latents, actions)
         return self.reward_head(latents, self.normalise(actions)) * self.reward_std + self.reward_mean
 
     def survival(self, latents: Tensor, actions: Tensor) -> Tensor:
         """The probability that an episode goes on after blocks `actions` [..., A] that lead to latents [..., E]: [...]."""
-        self._check_head("termination_head")
+        self._check_head("termination_head", latents, actions)
         return torch.sigmoid(-self.termination_head(latents, self.normalise(actions)))
 
     def _move(
@@ -123,11 +130,22 @@ class LatentWorld(PixelModel):
         )
         return self.latent_head(latents, tokens), own
 
-    def _check_head(self, name: str) -> None:
+    def _check_head(self, name: str, latents: Tensor, actions: Tensor) -> None:
         if not getattr(self.config, name):
             raise ValueError(f"{name} is False; expected a model that was trained with one")
+        self._check_ends("latents", latents, self.config.embed_dim)
+        self._check_ends("actions", actions, self.config.action_dim)
+        if actions.shape[:-1] != latents.shape[:-1]:
+            expected = [*latents.shape[:-1], self.config.action_dim]
+            raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected} to match latents")
+
+    def _check_ends(self, name: str, value: Tensor, size: int) -> None:
+        self.check_type(name, value)
+        if value.shape[-1:] != (size,):
+            raise ValueError(f"{name} has shape {list(value.shape)}; expected [..., {size}]")
 
     def _check_latents(self, name: str, latents: Tensor, most: int | None) -> None:
+        self.check_type(name, latents)
         E = self.config.embed_dim
         if latents.ndim != 3 or latents.shape[2] != E or not 1 <= latents.shape[1] <= (most or 10**9):
             frames = "frames" if most is None else f"1..{most} frames"
