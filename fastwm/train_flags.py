@@ -16,6 +16,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)  # --encoder is not short for --encoder-dir
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; of a flag that there is not, the help of the command that lacks it is named."""
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            prog = f"{self.prog} {parsed.command}"
+            if parsed.command == "train":
+                prog += f" --objective {parsed.objective}"
+            self.exit(2, f"{prog}: unrecognized arguments: {' '.join(rest)} (see {prog} --help)\n")
+        return parsed
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 

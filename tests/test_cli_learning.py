@@ -122,7 +122,7 @@ def test_what_a_frozen_encoder_brings_is_no_flag(
     flag: str, eyes_dir: str, data_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frozen = ["--objective", "frozen", "--encoder-dir", eyes_dir]
-    assert f"unrecognized arguments: {flag}" in refused(
+    assert f"unrecognized arguments: {flag} (see fastwm train --objective frozen --help)" in refused(
         capsys, "train", data_file, str(tmp_path), *frozen, flag
     )
 

@@ -111,6 +111,14 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert torch.equal(tensor, truth[name]), name
 
 
+def test_how_often_it_is_kept_may_change(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    run_until_killed(data, tmp_path, "step", 12)
+    other = TrainConfig(**CONFIG | {"checkpoint_every": 3})
+    train(data, tmp_path, small_config(**MODEL), other, resume=True, progress=False)
+    for name in FILES[:-1]:
+        assert (tmp_path / name).read_bytes() == (uninterrupted / name).read_bytes(), name
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_keeps_the_step_under_way(
     sent: signal.Signals, data: Path, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

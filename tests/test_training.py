@@ -281,6 +281,25 @@ def test_a_log_of_something_else_is_refused(tmp_path: Path) -> None:
         CSVLog(tmp_path / "metrics.csv", ("step", "loss"), last_step=0)
 
 
+@pytest.mark.parametrize("content", [b"step,loss\nten,0.5\n", b"step,loss\n1,\xff\n"])
+def test_a_damaged_log_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"metrics.csv is damaged: "):
+        CSVLog(tmp_path / "metrics.csv", ("step", "loss"), last_step=9)
+    assert (tmp_path / "metrics.csv").read_bytes() == content
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_is_told_with_the_log(tmp_path: Path) -> None:
+    log = CSVLog(tmp_path / "metrics.csv", ("step", "loss"), last_step=0)
+    log.close()
+    log._file = open("/dev/full", "w")  # noqa: SIM115
+    log._writer = csv.writer(log._file)
+    with pytest.raises(OSError, match="No space left") as raised:
+        log.write({"step": 1, "loss": 0.5})
+    assert raised.value.filename == "/dev/full"
+
+
 def test_tensorboard_holds_the_same_numbers(dots: Path, tmp_path: Path) -> None:
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(dots, tmp_path, small_config(), short(tensorboard=True), progress=False)

@@ -144,7 +144,7 @@ def _distill(parsed: argparse.Namespace) -> None:
     def success(taught: LatentWAM) -> float:
         return evaluate(world, Reactive(taught), seed=config.seed, progress=progress(parsed)).rate
 
-    found = distill(model, planner, episodes, success, config)
+    found = distill(model, planner, episodes, success, config, progress=progress(parsed))
     say(f"the policy alone reached {percent(found.before)} of 100 goals; taught, {percent(found.after)}")
     if found.kept:
         found.model.save(parsed.run)

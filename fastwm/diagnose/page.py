@@ -15,6 +15,10 @@ from fastwm.diagnose.measure import Diagnosis
 from fastwm.diagnose.ranking import Ranking, Share
 from fastwm.models.storage import write_atomically
 
+ROUNDING = (
+    1e-10  # of float32 latents, as a share of the largest variance: smaller ones are no direction in use
+)
+
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -216,13 +220,15 @@ def _sections(found: Diagnosis) -> list[str]:
         y_label="1 is perfect",
     )
     places = [float(i + 1) for i in range(max(len(found.spectrum), len(found.std)))]
+    shares = [share for share in found.spectrum if share > ROUNDING * found.spectrum[0]]
     spectrum = line_chart(
-        [Series("", places[: len(found.spectrum)], found.spectrum, "first")],
+        [Series("", places[: len(shares)], shares, "first")],
         label="Shares of the latents' variance by direction",
         x_label="direction",
         y_label="share of the variance, log scale",
         log=True,
     )
+    rest = len(found.spectrum) - len(shares)
     spread = line_chart(
         [Series("", places[: len(found.std)], sorted(found.std, reverse=True), "first")],
         label="Standard deviation of each latent dimension, largest first",
@@ -248,7 +254,12 @@ def _sections(found: Diagnosis) -> list[str]:
             f"The latents of {found.frames} held-out frames."
             + (f" A linear probe reads the state with R² {_probe(found.probe)}." if found.probe else ""),
             [
-                ("Spectrum", "The directions of the latents by their share of the variance.", spectrum),
+                (
+                    "Spectrum",
+                    "The directions of the latents by their share of the variance"
+                    + (f"; the last {rest} have none but rounding's." if rest else "."),
+                    spectrum,
+                ),
                 ("Spread", "A dimension of deviation 0 says nothing.", spread),
             ],
         ),

@@ -37,7 +37,12 @@ class Identity:
     @classmethod
     def of(cls, description: dict[str, Any], config: RunConfig, data: str, recipe: str = "") -> Identity:
         train = dataclasses.asdict(config)
-        for name in ("threads", "tensorboard", "device"):  # these do not change what is learned
+        for name in (
+            "threads",
+            "tensorboard",
+            "device",
+            "checkpoint_every",
+        ):  # these do not change what is learned
             del train[name]
         return cls(json.loads(json.dumps(description)), train, data, recipe)
 

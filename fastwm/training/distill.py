@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm, trange
 
 from fastwm.data import Episodes
 from fastwm.models.wam import LatentWAM
@@ -73,10 +74,13 @@ def distill(
     episodes: Episodes,
     measure: Callable[[LatentWAM], float],
     config: DistillConfig | None = None,
+    *,
+    progress: bool = False,
 ) -> Distilled:
     """Teach the model's policy what `planner` finds; `measure` says how good a model's policy is (success, 0 .. 1).
 
     planner: of the same model, with a horizon of at least its chunk. The distilled model is kept if `measure` does not fall.
+    progress: bars on stderr, of plans and of steps.
     Raises ValueError, before any work, where planner or episodes do not fit the model.
     """
     config = config or DistillConfig()
@@ -91,8 +95,8 @@ def distill(
         )
     before = measure(model)
     contexts, goals = starts(model, episodes, config)
-    plans = make_plans(planner, contexts, goals, config)[:, : sizes.chunk]
-    taught = imitate(model, contexts, goals, plans, config)
+    plans = make_plans(planner, contexts, goals, config, progress=progress)[:, : sizes.chunk]
+    taught = imitate(model, contexts, goals, plans, config, progress=progress)
     after = measure(taught)
     kept = after >= before
     return Distilled(taught if kept else model, kept, before, after)
@@ -128,19 +132,30 @@ def starts(model: LatentWAM, episodes: Episodes, config: DistillConfig) -> tuple
     return context, goal
 
 
-def make_plans(planner: Planner, contexts: Tensor, goals: Tensor, config: DistillConfig) -> Tensor:
+def make_plans(
+    planner: Planner, contexts: Tensor, goals: Tensor, config: DistillConfig, *, progress: bool = False
+) -> Tensor:
     """Plans [N, T, A] in environment units, a function of the seed and of each start's place alone."""
     found = []
+    bar = tqdm(total=len(contexts), unit="plan", disable=not progress)
     for first in range(0, len(contexts), config.batch):
         place = slice(first, first + config.batch)
         obs: dict[str, Any] = {"latents": contexts[place][:, -1:]}  # no action between frames is known
         rows = torch.arange(len(contexts))[place]
         found.append(planner.plan(obs, goals[place], generator=config.seed, environments=rows).actions)
+        bar.update(len(rows))
+    bar.close()
     return torch.cat(found)
 
 
 def imitate(
-    model: LatentWAM, contexts: Tensor, goals: Tensor, actions: Tensor, config: DistillConfig
+    model: LatentWAM,
+    contexts: Tensor,
+    goals: Tensor,
+    actions: Tensor,
+    config: DistillConfig,
+    *,
+    progress: bool = False,
 ) -> LatentWAM:
     """A copy of the model whose policy has learned actions [N, chunk, A] from contexts [N, K, E] to goals [N, E]."""
     taught = copy.deepcopy(model).train()
@@ -153,7 +168,7 @@ def imitate(
     optimizer = torch.optim.AdamW(learned, lr=config.learning_rate, weight_decay=0.0)
     rng = np.random.default_rng((config.seed, 1))
     random = torch.Generator().manual_seed(config.seed)
-    for step in range(config.steps):
+    for step in trange(config.steps, unit="step", disable=not progress):
         optimizer.param_groups[0]["lr"] = (
             config.learning_rate * (1 + math.cos(math.pi * step / config.steps)) / 2
         )

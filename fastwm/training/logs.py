@@ -28,8 +28,11 @@ class CSVLog:
 
     def write(self, row: Mapping[str, float | int | None]) -> None:
         """Values by column; None leaves the cell empty. Floats are written in full precision."""
-        self._writer.writerow(["" if row[name] is None else repr(row[name]) for name in self.columns])
-        self._file.flush()
+        try:
+            self._writer.writerow(["" if row[name] is None else repr(row[name]) for name in self.columns])
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._file.name) from error
 
     def close(self) -> None:
         self._file.close()
@@ -37,13 +40,19 @@ class CSVLog:
     def _rows_up_to(self, path: Path, last_step: int) -> list[list[str]]:
         if not path.is_file():
             return []
-        lines = path.read_text().splitlines(keepends=True)
+        try:
+            lines = path.read_text().splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
         rows = list(csv.reader(line for line in lines if line.endswith("\n")))
         if not rows or rows[0] != self.columns:
             raise ValueError(
                 f"{path} is not a log of this run: its columns are not {', '.join(self.columns)}"
             )
-        return [row for row in rows[1:] if len(row) == len(self.columns) and int(row[0]) <= last_step]
+        whole = [row for row in rows[1:] if len(row) == len(self.columns)]
+        if strange := next((row[0] for row in whole if not row[0].isdecimal()), None):
+            raise ValueError(f"{path} is damaged: expected a step at the beginning of a row, got {strange!r}")
+        return [row for row in whole if int(row[0]) <= last_step]
 
 
 class TensorBoardLog:
