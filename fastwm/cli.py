@@ -217,6 +217,7 @@ _EVAL_EXAMPLES = """examples:
   fastwm eval runs/demo/model --env push --episodes 500 --samples 256
   fastwm eval runs/demo/model --env push --episodes 500 --dtype float32 int8       the same episodes, pair by pair
   fastwm eval --env push --policy expert random              the baselines need no model
+  fastwm eval runs/wam --env push --policy planner reactive  what a search adds to a LatentWAM's own policy
   fastwm eval runs/demo/model --env push --episodes 2000 --workers 8 --threads 1
 """
 
@@ -230,7 +231,10 @@ def _eval(parser: Parser) -> None:
     parser.add_argument("--env", required=True, choices=ALL_WORLDS, help="world")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="(default: 100)")
     parser.add_argument(
-        "--policy", nargs="+", choices=("planner", "expert", "random"), help="who acts (default: planner)"
+        "--policy",
+        nargs="+",
+        choices=("planner", "reactive", "expert", "random"),
+        help="who acts (default: planner); reactive: a LatentWAM's policy, without a search",
     )
     parser.add_argument(
         "--budget", type=int, metavar="N", help="decisions per episode (default: the world's)"

@@ -179,6 +179,32 @@ def test_a_policy_is_distilled_in_a_world_that_it_acts_in(
     assert "the model takes actions of 4 numbers; world 'two-room' has actions of 2" in line
 
 
+def test_eval_of_the_policy_without_a_search(
+    model_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same decisions as in Python, with their time; of a model that has a policy."""
+    from fastwm import envs
+    from fastwm.evaluation import evaluate
+    from fastwm.models import LatentWAM, LatentWAMConfig
+    from fastwm.planning.latent_policy import Reactive
+
+    LatentWAM(LatentWAMConfig(action_dim=2, width=16, heads=2, head_dim=8, depth=1)).save(tmp_path)
+    expected = evaluate(envs.world("two-room"), Reactive(LatentWAM.load(tmp_path)), episodes=20, seed=3)
+    asked = ["--env", "two-room", "--policy", "reactive", "--episodes", "20", "--seed", "3", "--quiet"]
+    for shared in ([], ["--workers", "2"]):
+        assert main(["eval", str(tmp_path), *asked, "--json", *shared]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert found["policy"] == "reactive"
+        assert (found["success"], found["decisions"]) == (expected.rate, expected.mean_decisions)
+        assert found["decision_ms"] > 0
+    assert main(["eval", str(tmp_path), *asked]) == 0
+    assert "ms per decision" in capsys.readouterr().out
+    assert "holds a WorldModel, which has no policy; expected a LatentWAM" in refused(
+        capsys, "eval", model_dir, *asked
+    )
+    assert "the reactive policy needs a model" in refused(capsys, "eval", *asked)
+
+
 def test_eval_in_another_world_than_the_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = tmp_path / "rooms.h5", str(tmp_path / "run")
     collect("two-room", data, episodes=40, length=8, progress=False)

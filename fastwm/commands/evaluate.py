@@ -7,10 +7,14 @@ import functools
 import json
 from typing import Any
 
+import torch
+
 from fastwm import envs
-from fastwm.commands.shared import compile_for, load, progress, say, search_of, warn
+from fastwm.commands.shared import compile_for, load, load_wam, progress, say, search_of, warn
+from fastwm.demo.settings import check_actions
 from fastwm.demo.table import percent
 from fastwm.engine.backend import check_threads
+from fastwm.envs import World
 from fastwm.evaluation import (
     Evaluation,
     ExpertPolicy,
@@ -21,6 +25,9 @@ from fastwm.evaluation import (
     paired_difference,
 )
 from fastwm.evaluation_workers import evaluate_in_workers
+from fastwm.planning.latent_policy import Reactive
+
+OF_A_MODEL = {"planner", "reactive"}
 
 
 def eval(parsed: argparse.Namespace) -> None:
@@ -28,10 +35,10 @@ def eval(parsed: argparse.Namespace) -> None:
     world = envs.world(parsed.env)
     policies: list[tuple[str, str]] = []  # names, and the dtypes of planners
     for name in parsed.policy or ["planner"]:
-        if name == "planner" and parsed.model is None:
-            raise ValueError("the planner needs a model: fastwm eval DIR --env …, DIR first")
+        if name in OF_A_MODEL and parsed.model is None:
+            raise ValueError(f"the {name} policy needs a model: fastwm eval DIR --env …, DIR first")
         policies += [(name, dtype) for dtype in (parsed.dtype if name == "planner" else ("",))]
-    if "planner" in (name for name, _ in policies):
+    if OF_A_MODEL & {name for name, _ in policies}:
         trained = load(parsed.model).metadata.get("world", world.name)
         if trained != world.name:
             warn(f"{parsed.model} was trained in {trained}, and is evaluated in {world.name}")
@@ -62,7 +69,8 @@ def eval(parsed: argparse.Namespace) -> None:
     say(f"{parsed.episodes} episodes of {parsed.env}, at most {budget} decisions each\n")
     say(
         _table(
-            results, {r.policy for r, (name, _) in zip(results, policies, strict=True) if name == "planner"}
+            results,
+            {r.policy for r, (name, _) in zip(results, policies, strict=True) if name in OF_A_MODEL},
         )
     )
     for result in others:
@@ -72,15 +80,25 @@ def eval(parsed: argparse.Namespace) -> None:
 def _policy(parsed: argparse.Namespace, name: str, dtype: str) -> Policy:
     """The policy called `name` of a command line of `eval`; each worker makes its own."""
     world = envs.world(parsed.env)
-    if name != "planner":
+    if name not in OF_A_MODEL:
         return ExpertPolicy(world) if name == "expert" else RandomPolicy(world)
+    if name == "reactive":
+        return _reactive(parsed, world)
     engine = compile_for(load(parsed.model), parsed, dtype)
     name = "planner" if len(parsed.dtype) == 1 else f"planner {dtype}"
     return PlannerPolicy(search_of(parsed).planner(engine, world), name=name)
 
 
-def _table(results: list[Evaluation], planners: set[str]) -> str:
-    """One evaluation a line. The time of a decision is that of a plan: others' decisions cost nothing."""
+def _reactive(parsed: argparse.Namespace, world: World) -> Reactive:
+    """The policy that a LatentWAM holds, without a search."""
+    model = load_wam(parsed.model)
+    check_actions(model.config.action_dim / model.config.action_block, world)
+    torch.set_num_threads(check_threads(parsed.threads))
+    return Reactive(model)
+
+
+def _table(results: list[Evaluation], timed: set[str]) -> str:
+    """One evaluation a line. The decisions of those that are `timed` take a model's time: others' cost nothing."""
     rows: list[tuple[str, ...]] = [
         ("", "reached", "95 % interval", "decisions to the goal", "ms per decision")
     ]
@@ -92,10 +110,10 @@ def _table(results: list[Evaluation], planners: set[str]) -> str:
                 percent(result.rate),
                 f"{100 * low:.0f} to {100 * high:.0f} %",
                 "–" if result.mean_decisions is None else f"{result.mean_decisions:.1f}",
-                f"{result.mean_decision_ms:.2f}" if result.policy in planners else "",
+                f"{result.mean_decision_ms:.2f}" if result.policy in timed else "",
             )
         )
-    rows = rows if planners else [row[:-1] for row in rows]
+    rows = rows if timed else [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         f"{name:<{widths[0]}}  "

@@ -54,6 +54,16 @@ def load(directory: str) -> WorldModel | LatentWAM:
     return fastwm.load(path)
 
 
+def load_wam(directory: str) -> LatentWAM:
+    """The model in DIR, which has to have a policy."""
+    model = load(directory)
+    if not isinstance(model, LatentWAM):
+        raise ValueError(
+            f"{directory} holds a {type(model).__name__}, which has no policy; expected a LatentWAM"
+        )
+    return model
+
+
 def compile_for(model: WorldModel | LatentWAM, parsed: argparse.Namespace, dtype: Any) -> Engine:
     torch.set_num_threads(check_threads(parsed.threads))
     return fastwm.compile(model, backend=parsed.backend, dtype=dtype, threads=parsed.threads)

@@ -11,7 +11,7 @@ import torch
 
 import fastwm
 from fastwm import envs
-from fastwm.commands.shared import load, progress, say
+from fastwm.commands.shared import load_wam, progress, say
 from fastwm.data import Episodes, cached
 from fastwm.demo.settings import check_actions
 from fastwm.demo.table import duration, percent
@@ -123,11 +123,7 @@ def _distill(parsed: argparse.Namespace) -> None:
             )
     if (Path(parsed.run) / CONFIG_FILE).exists():
         raise ValueError(f"{parsed.run} already holds a model: choose another DIR")
-    model = load(parsed.distill)
-    if not isinstance(model, LatentWAM):
-        raise ValueError(
-            f"{parsed.distill} holds a {type(model).__name__}, which has no policy; expected a LatentWAM"
-        )
+    model = load_wam(parsed.distill)
     episodes = _open(parsed, model.config.image_size)
     name = episodes.attributes.get("world")
     if name not in envs.WORLDS:

@@ -73,7 +73,7 @@ class Reactive(ClosedLoop):
     It sees as many of the frames of its decisions as the model's history, fewer at first.
     """
 
-    name = "policy"
+    name = "reactive"
 
     def __init__(self, model: LatentWAM) -> None:
         self._model = model.eval()
