@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from fastwm.models.vit import ViTConfig
 from fastwm.objectives.masks import ImageMasks
-from fastwm.training.recipes.masked import MaskedConfig, MaskedRecipe, checked_preset
+from fastwm.training.recipes.masked import MaskedConfig, MaskedRecipe, checked_preset, of_minutes
 
 # What a run of each preset changes in `RunConfig`. The published weight decay rises from 0.04 to 0.4; here it is constant.
 RUN: dict[str, dict[str, Any]] = {
@@ -27,9 +26,7 @@ def image_jepa(preset: str = "small", *, image_size: int | None = None, **trunk:
     sizes = ViTConfig.preset("ijepa-h14" if preset == "paper" else "tiny", **trunk)
     _, rows, columns = sizes.grid
     config = MaskedConfig(sizes, (ImageMasks(rows, columns),), "smooth_l1", momentum=(0.996, 1.0))
-    if preset == "small":
-        config = dataclasses.replace(config, predictor_width=48, predictor_depth=2, predictor_heads=3)
-    return config
+    return of_minutes(config) if preset == "small" else config
 
 
 class ImageJEPARecipe(MaskedRecipe):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from fastwm.models.vit import ViTConfig
 from fastwm.objectives.masks import ClipMasks
-from fastwm.training.recipes.masked import MaskedConfig, MaskedRecipe, checked_preset
+from fastwm.training.recipes.masked import MaskedConfig, MaskedRecipe, checked_preset, of_minutes
 
 # What a run of each preset changes in `RunConfig`. V-JEPA's published weight decay rises to 0.4; here it is constant.
 RUN: dict[str, dict[str, Any]] = {
@@ -31,9 +30,7 @@ def video_jepa(
     sizes = ViTConfig.preset(_TRUNKS[preset], **trunk)
     momentum = (0.99925, 0.99925) if preset == "paper-2" else (0.998, 1.0)
     config = MaskedConfig(sizes, ClipMasks.published(*sizes.grid), "l1", momentum, frame_skip)
-    if preset == "small":
-        config = dataclasses.replace(config, predictor_width=48, predictor_depth=2, predictor_heads=3)
-    return config
+    return of_minutes(config) if preset == "small" else config
 
 
 class VideoJEPARecipe(MaskedRecipe):
