@@ -34,7 +34,7 @@ SEED, CURVE_POINTS = 1, 8
 DATA = {
     "two-room": ("--episodes", "2000", "--length", "32"),
     "pendulum": ("--episodes", "400", "--length", "40"),
-    "pusht": ("--episodes", "400", "--length", "40"),
+    "reacher": ("--episodes", "400", "--length", "40"),
 }
 
 
@@ -54,7 +54,7 @@ TRAININGS = {
     "lejepa": Training("two-room", 1200),
     "frozen": Training("two-room", 1500, planner="plans"),  # on what lejepa has learned
     "vjepa": Training("pendulum", 1000, ("--batch-size", "16", "--learning-rate", "5e-4")),
-    "ijepa": Training("pusht", 2500),
+    "ijepa": Training("reacher", 2500),
 }
 
 
