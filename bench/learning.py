@@ -54,7 +54,7 @@ TRAININGS = {
     "lejepa": Training("two-room", 1200),
     "frozen": Training("two-room", 1500, planner="plans"),  # on what lejepa has learned
     "vjepa": Training("pendulum", 1000, ("--batch-size", "16", "--learning-rate", "5e-4")),
-    "ijepa": Training("reacher", 2500),
+    "ijepa": Training("reacher", 1000, ("--learning-rate", "3e-4")),
 }
 
 

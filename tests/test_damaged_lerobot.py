@@ -107,18 +107,20 @@ def change_table(name: str, values: list) -> Callable[[Path], None]:
     return change
 
 
-def change_rows(name: str, change: Callable[[list], list], kind: str | None = None) -> Callable[[Path], None]:
+def change_rows(
+    name: str, change: Callable[[list], list], kind: str | None = None, file: Path | None = None
+) -> Callable[[Path], None]:
     """Give the column `name` of the second file of numbers (episodes 3 and 4) other values."""
 
     def write(path: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        file = path / "data/chunk-000/file-001.parquet"
-        table = pq.read_table(file)
+        where = file or path / "data/chunk-000/file-001.parquet"
+        table = pq.read_table(where)
         values = pa.array(change(table.column(name).to_pylist()), pa.type_for_alias(kind) if kind else None)
         pq.write_table(
-            table.set_column(table.schema.get_field_index(name), name, values), file, row_group_size=5
+            table.set_column(table.schema.get_field_index(name), name, values), where, row_group_size=5
         )
 
     return write
@@ -131,7 +133,7 @@ def change_info(**entries: object) -> Callable[[Path], None]:
         file = path / "meta/info.json"
         info = json.loads(file.read_text())
         for name, value in entries.items():
-            at = info["features"] if name in info["features"] else info
+            at = info["features"] if name in (*info["features"], "state") else info
             at[name] = value
             if value is None:
                 del at[name]
@@ -150,7 +152,17 @@ def another_table(path: Path) -> None:
     pq.write_table(table.slice(4).drop_columns(["data/file_index"]), file.with_name("file-001.parquet"))
 
 
-FROM = f"videos/{CAMERAS[0]}/from_timestamp"
+FROM, TO = (f"videos/{CAMERAS[0]}/{of}_timestamp" for of in ("from", "to"))
+
+
+def both(*damages: Callable[[Path], None]) -> Callable[[Path], None]:
+    """One damage after the other."""
+
+    def change(path: Path) -> None:
+        for damage in damages:
+            damage(path)
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -161,8 +173,35 @@ FROM = f"videos/{CAMERAS[0]}/from_timestamp"
         (change_table("dataset_from_index", [0, 7, None, 20, 29]), "episode 2: 'dataset_from_index': expected", [0, 1, 3, 4]),
         (change_table("episode_index", [0, 1, 2, None, 4]), "the episode in row 3: 'episode_index': exp", [0, 1, 2, 4]),
         (change_table(FROM, [0.0, None, 1.9, 0.0, 0.9]), "episode 1: '.*/from_timestamp': expected a num", [0, 2, 3, 4]),
-        (change_table(FROM, [0.0, -9.0, 1.9, 0.0, 0.9]), "mp4: episode 1: damaged: 12 of its 12 frames", [0, 2, 3, 4]),
-        (change_table(FROM, [0.0, 0.7, 1.9, 0.0, 1.2]), "mp4: episode 4: damaged: 3 of its 5 frames", [0, 1, 2, 3]),
+        (change_table(FROM, [0.0, -9.0, 1.9, 0.0, 0.9]), "episode 1: its 1.2.* s of video are said to be -9", [0, 2, 3, 4]),
+        (
+            both(change_table(FROM, [0.0, -9.0, 1.9, 0.0, 0.9]), change_table(TO, [])),
+            "mp4: episode 1: damaged: 12 of its 12 frames", [0, 2, 3, 4],
+        ),
+        (
+            both(change_table(FROM, [0.0, 0.7, 1.9, 0.0, 1.2]), change_table(TO, [0.7, 1.9, 2.0, 0.9, 1.7])),
+            "mp4: episode 4: damaged: 3 of its 5 frames", [0, 1, 2, 3],
+        ),
+        (
+            both(change_table(FROM, [0.0, 0.7, 0.5, 0.0, 0.9]), change_table(TO, [])),
+            "episode 0: it shares seconds of the video with episode 2", [1, 3, 4],
+        ),
+        (change_table("length", [10, 12, 1, 9, 5]), "episode 0: its length 10 and rows 0 to 7 do not", [1, 2, 3, 4]),
+        (change_table("episode_index", [0, 1, 2, 3, 3]), "episode 3: its row 0 has episode_index 4, expected 3", [0, 1, 2, 3]),
+        (
+            both(change_table("length", [7, 12, 1, 7, 5]), change_table("dataset_to_index", [7, 19, 20, 27, 34])),
+            "episode 3: its 0.700 s of video are said to be 0.000 to 0.900", [0, 1, 2, 4],
+        ),
+        (
+            both(change_table("length", [7, 12, 1, 2**50, 5]), change_table("dataset_to_index", [7, 19, 20, 20 + 2**50, 34]),
+                 change_info(total_frames=None)),
+            "episode 4: its length 5 and rows 29 to 34 do not add up", None,
+        ),
+        (change_rows("index", lambda values: [n + 1 for n in values]), "episode 3: 1 of its 9 rows are missing", [0, 1, 2]),
+        (
+            change_rows("index", lambda values: [21, 20, *values[2:]]),
+            "episode 3: its row 0 has frame_index 1, expected 0", [0, 1, 2, 4],
+        ),
         (change_table("dataset_to_index", [7, 19, 20, 29, 10**15]), "episode 4: its length 5 and rows 29 to", [0, 1, 2, 3]),
         (another_table, "file-001.parquet: episode 4: 'data/file_index': expected a whole number", [0, 1, 2, 3]),
         (change_rows("index", lambda values: [*values[:-1], None]), "episode 4: 1 of its 5 rows .*got None", [0, 1, 2, 3]),
@@ -175,10 +214,14 @@ FROM = f"videos/{CAMERAS[0]}/from_timestamp"
     ],
 )  # fmt: skip
 def test_lerobot_tables_that_are_damaged(
-    tmp_path: Path, damage: Callable[[Path], None], message: str, kept: list[int]
+    tmp_path: Path, damage: Callable[[Path], None], message: str, kept: list[int] | None
 ) -> None:
     path = lerobot(tmp_path)
     damage(path)
+    if kept is None:
+        with pytest.raises(ValueError, match=message):
+            Episodes(path, camera=CAMERAS[0])
+        return
     episodes = check(path, message, kept, camera=CAMERAS[0])
     states = episodes.batch(episodes.offsets, 1)["state"][:, 0]
     assert states.tolist() == [[number, 0, 0.5] for number in kept]
@@ -200,7 +243,13 @@ def test_lerobot_tables_that_are_damaged(
         (change_info(video_path=None), "info.json: video_path is missing, which 'observation.images.top' needs"),
         (change_info(data_path="{episode}"), "info.json: data_path: expected a pattern of chunk_index and file_index"),
         (change_info(total_frames=30), "episode 4: its rows 29 to 34 are none of the 30"),
-        (change_info(fps=20), "episode 0: damaged: 3 of its 7 frames are missing"),
+        (change_info(fps=20), "episode 0: its 0.350 s of video are said to be 0.000 to 0.700"),
+        (both(change_info(fps=20), change_table(TO, [])), "episode 0: damaged: 3 of its 7 frames are missing"),
+        (change_info(fps=10**400), "info.json: fps: expected a number above 0"),
+        (change_info(state={"dtype": "float32", "shape": [3]}), "'observation.state' is 'state' here, which there is"),
+        (change_info(action={"dtype": "float32", "shape": [2**40]}), "feature 'action': shape: expected at most"),
+        (change_info(data_path="{chunk_index[0]}"), "info.json: data_path: expected a pattern"),
+        (lambda path: (path / "meta/info.json").write_text(100_000 * "["), "info.json: damaged"),
     ],
 )  # fmt: skip
 def test_lerobot_metadata_that_is_damaged(
@@ -218,6 +267,32 @@ def test_lerobot_rows_without_pictures(tmp_path: Path) -> None:
     episodes = Episodes(path, camera=CAMERAS[0])
     assert episodes.batch([21], 3)["pixels"].shape[1] == 3
     with pytest.raises(
-        ValueError, match=r"file-001.parquet: column '.*top' is missing, or holds no pictures"
+        ValueError, match=r"file-001.parquet: column '.*top': row 20 is no whole picture: .*NoneType"
     ):
         episodes.batch([20], 3)
+
+
+def test_lerobot_columns_that_there_are_twice(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = lerobot(tmp_path)
+    file = path / "data/chunk-000/file-001.parquet"
+    table = pq.read_table(file)
+    pq.write_table(
+        pa.table([*table.columns, table.column("action")], names=[*table.column_names, "action"]), file
+    )
+    check(path, "file-001.parquet: episode 3: 9 of its 9 rows .*action", [0, 1, 2], camera=CAMERAS[0])
+
+
+def test_lerobot_size_is_that_of_a_picture_that_is_whole(tmp_path: Path) -> None:
+    path = lerobot(tmp_path, images=True)
+    file = path / "data/chunk-000/file-000.parquet"
+    broken = lambda values: [{"bytes": b"no", "path": None}, *values[1:]]  # noqa: E731
+    change_rows(CAMERAS[0], broken, file=file)(path)
+    assert Episodes(path, camera=CAMERAS[0]).shapes["pixels"].shape == (24, 32, 3)
+
+
+def test_a_video_whose_codec_is_not_known(tmp_path: Path) -> None:
+    path = lerobot(tmp_path)
+    video = path / f"videos/{CAMERAS[0]}/chunk-000/file-001.mp4"
+    video.write_bytes(video.read_bytes().replace(b"avc1", b"xxxx"))
+    check(path, "file-001.mp4: episode 3: damaged, or of a codec", [0, 1, 2], camera=CAMERAS[0])

@@ -173,6 +173,9 @@ class Video:
         if not container.streams.video:
             container.close()
             raise ValueError(f"{self.path}: damaged, or not a video (it has no video stream)")
+        if container.streams.video[0].codec_context is None:
+            container.close()
+            raise ValueError(f"{self.path}: damaged, or of a codec that is not known here")
         return container
 
 

@@ -4,17 +4,16 @@ PNG) in binary columns, numbers float32 lists of fixed size. Read with pylance a
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fastwm.data.hdf5 import Column
 from fastwm.data.resize import Size, check_size, resize
 
+from .pictures import decoded
 from .reader import WITHOUT_IT, Damage, Reader, keep, needs
 
 if TYPE_CHECKING:
@@ -119,9 +118,8 @@ class LanceReader(Reader):
 
     def _decode(self, name: str, row: int, blob: bytes | None) -> NDArray[np.uint8]:
         try:
-            with Image.open(io.BytesIO(blob or b"")) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except OSError as error:
+            return decoded(blob)
+        except ValueError as error:
             where = f"column {name!r}: row {row} (episode {self._indices[row]})"
             raise ValueError(f"{self.path}: {where} is no whole picture: {error}") from error
 

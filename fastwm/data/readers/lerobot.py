@@ -8,6 +8,7 @@ which is true where time ran out, too: it does not say that an episode ended by 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from fastwm.data.hdf5 import Column
 from fastwm.data.resize import Size, check_size
 from fastwm.data.video import Video
 
-from .lerobot_tables import PICTURES, read_episodes, read_info
+from .lerobot_tables import NAMES, PICTURES, read_episodes, read_info
 from .parquet import read_pictures, read_rows
 from .reader import WITHOUT_IT, Damage, Reader, keep
 
-NAMES = {"observation.state": "state", "next.reward": "reward"}  # LeRobot's name, ours
 INDICES = ("index", "episode_index", "frame_index", "timestamp", "task_index")
+PLACE = ("episode_index", "frame_index")  # what a row says of where it belongs
 
 
 class LeRobotReader(Reader):
@@ -119,30 +120,47 @@ class LeRobotReader(Reader):
             for name, feature in self._info.features.items()
             if feature.dtype not in (*PICTURES, "string") and name not in INDICES
         }
-        rows = int((self.offsets + self.lengths)[usable].max())
-        there = np.zeros(rows, bool)
-        numbers = {
-            NAMES.get(name, name): np.zeros((rows, *feature.shape), feature.dtype)
-            for name, feature in features.items()
-        }
         types = {name: Column(np.dtype(feature.dtype), feature.shape) for name, feature in features.items()}
-        problems: dict[Path, str] = {}
-        for file in sorted({self._episodes.data[place] for place in np.flatnonzero(usable)}):
-            index, found, problem = read_rows(file, types)
+        types |= {name: Column(np.dtype(np.int64), ()) for name in PLACE if name in self._info.features}
+        files = sorted({self._episodes.data[place] for place in np.flatnonzero(usable)})
+        parts = [read_rows(file, types) for file in files]
+        problems = {file: problem for file, (_, _, problem) in zip(files, parts, strict=True) if problem}
+        # What is there bounds what is allocated, whatever the table says.
+        there = max((int(index.max()) + 1 for index, _, _ in parts if len(index)), default=0)
+        rows = max(0, min(there, int((self.offsets + self.lengths)[usable].max())))
+        read = np.zeros(rows, bool)
+        values = {name: np.zeros((rows, *kind.shape), kind.dtype) for name, kind in types.items()}
+        for index, found, _ in parts:
             inside = (index >= 0) & (index < rows)
-            there[index[inside]] = True
-            for name, values in found.items():
-                numbers[NAMES.get(name, name)][index[inside]] = values[inside]
-            if problem:
-                problems[file] = problem
-        for place in np.flatnonzero(usable):
-            inside = there[self.offsets[place] : self.offsets[place] + self.lengths[place]]
-            if not inside.all():
-                file = self._episodes.data[place]
-                reason = f"{np.count_nonzero(~inside)} of its {len(inside)} rows are missing"
-                reason += f" ({problems[file]})" if file in problems else ""
-                self._damage(usable, int(place), file, reason, skip_damaged)
-        return numbers
+            read[index[inside]] = True
+            for name, some in found.items():
+                values[name][index[inside]] = some[inside]
+        for place in map(int, np.flatnonzero(usable)):
+            file = self._episodes.data[place]
+            part = slice(self.offsets[place], self.offsets[place] + self.lengths[place])
+            lost = int(self.lengths[place]) - np.count_nonzero(read[part])
+            reason = f"{lost} of its {self.lengths[place]} rows are missing" if lost else None
+            if lost and file in problems:
+                reason = f"{reason} ({problems[file]})"
+            reason = reason or self._strange(
+                place, {name: values[name][part] for name in PLACE if name in values}
+            )
+            if reason:
+                self._damage(usable, place, file, reason, skip_damaged)
+        return {NAMES.get(name, name): rows for name, rows in values.items() if name in features}
+
+    def _strange(self, place: int, rows: dict[str, NDArray[Any]]) -> str | None:
+        """Which of the rows of the episode at `place` says that it belongs elsewhere."""
+        expected = {
+            "episode_index": np.full(self.lengths[place], self._episodes.numbers[place]),
+            "frame_index": np.arange(self.lengths[place]),
+        }
+        for name, values in rows.items():
+            wrong = np.flatnonzero(values != expected[name])
+            if len(wrong):
+                first = int(wrong[0])
+                return f"its row {first} has {name} {values[first]}, expected {expected[name][first]}"
+        return None
 
     def _check_videos(self, usable: NDArray[np.bool_], skip_damaged: bool) -> None:
         """Refuse episodes whose video is missing or ends before them."""
@@ -150,6 +168,7 @@ class LeRobotReader(Reader):
             if camera in self._images:
                 continue
             broken: dict[Path, str] = {}
+            misplaced = self._misplaced(camera, usable)
             for place in np.flatnonzero(usable):
                 file = self._file(camera, int(place))
                 if file not in self._videos and file not in broken:
@@ -157,9 +176,27 @@ class LeRobotReader(Reader):
                         self._video(file)
                     except (ValueError, FileNotFoundError) as error:
                         broken[file] = str(error).removeprefix(f"{file}: ")
-                reason = broken.get(file) or self._lacks(file, camera, int(place))
+                reason = (
+                    broken.get(file) or misplaced.get(int(place)) or self._lacks(file, camera, int(place))
+                )
                 if reason:
                     self._damage(usable, int(place), file, reason, skip_damaged)
+
+    def _misplaced(self, camera: str, usable: NDArray[np.bool_]) -> dict[int, str]:
+        """What speaks against the seconds of video that the table gives episodes, by their place."""
+        table, step = self._episodes, 1 / self._info.fps
+        begins, ends, lengths = table.seconds[camera], table.until[camera], self.lengths * step
+        found = {
+            place: f"its {lengths[place]:.3f} s of video are said to be {begins[place]:.3f} to {ends[place]:.3f}"
+            for place in map(int, np.flatnonzero(np.abs(ends - begins - lengths) > 0.5 * step))
+        }
+        videos = table.videos[camera]
+        order = sorted(map(int, np.flatnonzero(usable)), key=lambda place: (videos[place], begins[place]))
+        for one, next_ in pairwise(order):
+            if videos[one] == videos[next_] and begins[next_] < begins[one] + lengths[one] - 0.5 * step:
+                found.setdefault(one, f"it shares seconds of the video with {table.labels[next_]}")
+                found.setdefault(next_, f"it shares seconds of the video with {table.labels[one]}")
+        return found
 
     def _lacks(self, file: Path, camera: str, place: int) -> str | None:
         """What `file` lacks of the episode at `place`; all of its packets are read only where it may lack some."""
@@ -183,12 +220,17 @@ class LeRobotReader(Reader):
             raise ValueError(f"{self.path}: no episode can be used: {self.damaged[0]}")
 
     def _own_size(self, camera: str) -> Size:
-        place = int(self._where[0])
-        if camera in self._images:
+        if camera not in self._images:
+            return self._video(self._file(camera, int(self._where[0]))).size
+        first: ValueError | None = None
+        for place in self._where:  # the first picture may be a damaged one
             row = np.array([self._episodes.begins[place]])
-            height, width = read_pictures(self._episodes.data[place], camera, row, None).shape[1:3]
-            return int(height), int(width)
-        return self._video(self._file(camera, place)).size
+            try:
+                height, width = read_pictures(self._episodes.data[place], camera, row, None).shape[1:3]
+                return int(height), int(width)
+            except ValueError as error:
+                first = first or error
+        raise first or ValueError(f"{self.path}: holds no picture")
 
     def _video(self, file: Path) -> Video:
         if file not in self._videos:

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from .parquet import read_table
 
+NAMES = {"observation.state": "state", "next.reward": "reward"}  # LeRobot's name, ours
 PICTURES = ("video", "image")
+LARGEST = 2**24  # numbers in a row: more is damage
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Info:
 class EpisodeTable:
     """The episodes in the order of their rows; `problems` says what is wrong with some, by their place."""
 
+    numbers: NDArray[np.int64]  # as LeRobot counts them
     labels: list[str]
     files: list[Path]  # where in meta/episodes each was read
     lengths: NDArray[np.int64]
@@ -66,6 +69,7 @@ class EpisodeTable:
     data: list[Path]
     videos: dict[str, list[Path]]  # of each camera
     seconds: dict[str, NDArray[np.float64]]  # of each camera's video at which they begin
+    until: dict[str, NDArray[np.float64]]  # the same where they end, NaN where the table does not say
     problems: dict[int, str]
 
 
@@ -74,7 +78,7 @@ def read_info(path: Path) -> Info:
     file = path / "meta" / "info.json"
     try:
         info = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: damaged: {error}") from error
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if not str(version).startswith("v3."):
@@ -89,6 +93,9 @@ def read_info(path: Path) -> Info:
     if not isinstance(info["features"], dict):
         raise ValueError(f"{file}: features: expected names and what they are, got {info['features']!r}")
     features = {name: _feature(file, name, given) for name, given in info["features"].items()}
+    for name, other in NAMES.items():
+        if name in features and other in features:
+            raise ValueError(f"{file}: features: {name!r} is {other!r} here, which there is, too")
     total = info.get("total_frames")
     wanted = ("codebase_version", "robot_type", "total_episodes", "total_tasks")
     read = Info(
@@ -97,7 +104,7 @@ def read_info(path: Path) -> Info:
         features,
         info["data_path"],
         info.get("video_path") or "",
-        total if isinstance(total, int) else None,
+        total if _is_whole(total) else None,
         {name: info[name] for name in wanted if info.get(name) is not None},
     )
     _check_paths(file, read)
@@ -110,6 +117,7 @@ def read_episodes(info: Info) -> EpisodeTable:
     numbers += ["data/chunk_index", "data/file_index"]
     numbers += [f"videos/{camera}/{of}_index" for camera in info.videos for of in ("chunk", "file")]
     seconds = [f"videos/{camera}/from_timestamp" for camera in info.videos]
+    until = [f"videos/{camera}/to_timestamp" for camera in info.videos]  # may be missing
     files = sorted((info.path / "meta" / "episodes").rglob("*.parquet"))
     if not files:
         raise ValueError(f"{info.path}: meta/episodes is missing, or holds no Parquet file")
@@ -117,7 +125,7 @@ def read_episodes(info: Info) -> EpisodeTable:
     rows: list[tuple[Path, dict[str, Any]]] = []
     there: set[str] = set()
     for file in files:
-        columns, length = read_table(file, [*numbers, *seconds])
+        columns, length = read_table(file, [*numbers, *seconds, *until])
         there |= set(columns)
         rows += [(file, {name: values[place] for name, values in columns.items()}) for place in range(length)]
     if missing := [name for name in (*numbers, *seconds) if name not in there]:
@@ -133,6 +141,7 @@ def read_episodes(info: Info) -> EpisodeTable:
                 if not fits(row.get(name)):
                     problem = problem or f"{name!r}: expected {what}, got {row.get(name)!r}"
                     row[name] = -1
+        row |= {name: math.nan for name in until if not _is_number(row.get(name))}
         problems.append(problem)
     return _in_order(info, rows, problems)
 
@@ -153,7 +162,14 @@ def _in_order(
     def video(camera: str) -> Callable[[int, int], Path]:
         return lambda chunk, number: info.video_file(camera, chunk, number)
 
+    def real(of: str) -> dict[str, NDArray[np.float64]]:
+        return {
+            camera: np.array([row[f"videos/{camera}/{of}"] for row in table], np.float64)
+            for camera in info.videos
+        }
+
     return EpisodeTable(
+        numbers=whole("episode_index"),
         labels=[
             f"episode {row['episode_index']}" if row["episode_index"] >= 0 else f"the episode in row {place}"
             for place, row in zip(order, table, strict=True)
@@ -164,10 +180,8 @@ def _in_order(
         ends=whole("dataset_to_index"),
         data=paths("data", info.data_file),
         videos={camera: paths(f"videos/{camera}", video(camera)) for camera in info.videos},
-        seconds={
-            camera: np.array([row[f"videos/{camera}/from_timestamp"] for row in table], np.float64)
-            for camera in info.videos
-        },
+        seconds=real("from_timestamp"),
+        until=real("to_timestamp"),
         problems={new: problem for new, old in enumerate(order) if (problem := problems[old]) is not None},
     )
 
@@ -187,6 +201,10 @@ def _feature(file: Path, name: str, given: Any) -> Feature:
         raise ValueError(f"{file}: feature {name!r}: dtype {dtype!r} is none of numbers, nor of pictures")
     if not isinstance(shape, list) or not all(_is_whole(size) and size > 0 for size in shape):
         raise ValueError(f"{file}: feature {name!r}: shape: expected sizes above 0, got {shape!r}")
+    if len(shape) > 8 or math.prod(shape) > LARGEST:
+        raise ValueError(
+            f"{file}: feature {name!r}: shape: expected at most {LARGEST} numbers, got {shape!r}"
+        )
     return Feature(dtype, tuple(shape))
 
 
@@ -200,15 +218,15 @@ def _check_paths(file: Path, info: Info) -> None:
     for name, made in names.items():
         try:
             made()
-        except (AttributeError, KeyError, IndexError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{file}: {name}: expected a pattern of chunk_index and file_index, got {getattr(info, name)!r}"
             ) from error
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**62) < value < 2**62
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return (isinstance(value, float) and math.isfinite(value)) or _is_whole(value)

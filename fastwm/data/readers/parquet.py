@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fastwm.data.hdf5 import Column
 from fastwm.data.resize import Size, resize
 
+from .pictures import decoded
 from .reader import needs
 
 INDEX = "index"  # LeRobot's column of the rows' numbers in the whole data set
@@ -27,7 +26,7 @@ def read_table(file: Path, names: Sequence[str]) -> tuple[dict[str, list[Any]], 
             there = [name for name in names if name in opened.schema_arrow.names]
             columns: dict[str, list[Any]] = opened.read(columns=there).to_pydict()
             rows = int(opened.metadata.num_rows)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{file}: damaged, or not a Parquet file ({error})") from error
     return columns, rows
 
@@ -48,16 +47,17 @@ def read_rows(
             for group in range(opened.num_row_groups):
                 try:
                     table = opened.read_row_group(group, columns=list(wanted))
-                except (arrow.ArrowException, OSError) as error:
+                    read = {
+                        name: _values(table.column(name).combine_chunks(), wanted[name]) for name in wanted
+                    }
+                except (arrow.ArrowException, OSError, KeyError) as error:
                     problem = problem or f"row group {group} is damaged: {error}"
                     continue
-                values, whole = {}, np.ones(len(table), bool)
-                for name, kind in wanted.items():
-                    values[name], fits, reason = _values(table.column(name).combine_chunks(), kind)
-                    whole &= fits
+                whole = np.logical_and.reduce([fits for _, fits, _ in read.values()])
+                for name, (_, _, reason) in read.items():
                     problem = problem or (f"column {name!r}: {reason}" if reason else None)
-                index.append(values.pop(INDEX)[whole])
-                found.append({name: rows[whole] for name, rows in values.items()})
+                index.append(read.pop(INDEX)[0][whole])
+                found.append({name: values[whole] for name, (values, _, _) in read.items()})
     except (arrow.ArrowException, OSError) as error:
         problem = f"damaged, or not a Parquet file: {error}"
     columns = {name: np.concatenate([part[name] for part in found]) for name in types} if found else {}
@@ -65,9 +65,12 @@ def read_rows(
 
 
 def read_pictures(file: Path, name: str, rows: NDArray[np.int64], size: Size | None) -> NDArray[np.uint8]:
-    """The pictures of `rows` [n] (numbers in the data set) in column `name`: uint8 [n, height, width, 3]."""
+    """The pictures of `rows` [n] (numbers in the data set) in column `name`: uint8 [n, height, width, 3].
+
+    ValueError naming the first row that has no whole picture.
+    """
     arrow, parquet = needs("pyarrow", "lerobot", file), needs("pyarrow.parquet", "lerobot", file)
-    blobs: dict[int, bytes] = {}
+    blobs: dict[int, Any] = {}
     wanted = set(rows.tolist())
     try:
         with parquet.ParquetFile(file) as opened:
@@ -76,17 +79,15 @@ def read_pictures(file: Path, name: str, rows: NDArray[np.int64], size: Size | N
                 if wanted.isdisjoint(index):
                     continue
                 values = opened.read_row_group(group, columns=[name]).column(name)
-                blobs |= {n: values[i].as_py()["bytes"] for i, n in enumerate(index) if n in wanted}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file}: column {name!r} is missing, or holds no pictures") from error
-    except (arrow.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: column {name!r} is damaged: {error}") from error
+                blobs |= {n: values[i].as_py() for i, n in enumerate(index) if n in wanted}
+    except (arrow.ArrowException, OSError, KeyError) as error:
+        raise ValueError(f"{file}: column {name!r} is damaged, or missing: {error}") from error
     pictures = []
     for row in rows.tolist():
+        blob = blobs.get(row)
         try:
-            with Image.open(io.BytesIO(blobs.get(row) or b"")) as picture:
-                pictures.append(resize(np.asarray(picture.convert("RGB")), size))
-        except OSError as error:
+            pictures.append(resize(decoded(blob.get("bytes") if isinstance(blob, dict) else blob), size))
+        except ValueError as error:
             raise ValueError(f"{file}: column {name!r}: row {row} is no whole picture: {error}") from error
     return np.stack(pictures)
 
