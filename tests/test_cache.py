@@ -6,6 +6,7 @@ import os
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from recordings import LENGTHS, actions, pictures, write_video
@@ -49,6 +50,17 @@ def test_a_cache_is_used_again_until_its_source_changes(videos: Path, tmp_path: 
     others.add(cached(videos, tmp_path / "cache", image_size=16).path)
     assert len(others | {first}) == 4
     assert {item.suffix for item in (tmp_path / "cache").iterdir()} == {".h5", ".lock"}
+
+
+@pytest.mark.parametrize("damaged", [None, "{", '[["a"]]', 3])
+def test_a_file_that_is_no_cache_is_named(videos: Path, tmp_path: Path, damaged: object) -> None:
+    made = cached(videos, tmp_path, image_size=16).path
+    with h5py.File(made, "r+") as file:
+        del file.attrs["damaged"]
+        if damaged is not None:
+            file.attrs["damaged"] = damaged
+    with pytest.raises(ValueError, match=r"\.h5: damaged, or no cache of decoded frames"):
+        cached(videos, tmp_path, image_size=16)
 
 
 def test_nothing_half_written_keeps_the_name(

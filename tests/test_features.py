@@ -91,6 +91,48 @@ def test_a_killed_cache_goes_on_where_it_was(dots: Path, tmp_path: Path, monkeyp
     np.testing.assert_array_equal(resumed.latents, whole.latents)
 
 
+def test_a_killed_cache_that_lost_bytes_is_not_filled_with_zeros(
+    dots: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(features_file, "SAVE_EVERY", 2)
+    encode, digest = frozen(encoder())
+    calls = []
+
+    def stopping(pixels: torch.Tensor) -> torch.Tensor:
+        calls.append(pixels)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return encode(pixels)
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(stopping, digest, dots, tmp_path, chunk=50)
+    (partial,) = tmp_path.glob("*/latents.partial.npy")
+    partial.write_bytes(partial.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"latents\.partial\.npy is damaged"):
+        cached(encode, digest, dots, tmp_path, chunk=50)
+    assert partial.stat().st_size == 1000
+
+
+@pytest.mark.parametrize(
+    ("latents", "words"),
+    [
+        (np.zeros((50, 3), np.float32), r"expected float32 \[480, …\] latents, got float32 \[50, 3\]"),
+        (np.zeros((480, 3), np.float16), r"got float16 \[480, 3\]"),
+        (np.zeros(480, np.float32), r"got float32 \[480\]"),
+        (np.full((480, 3), "no"), r"got <U2 \[480, 3\]"),
+    ],
+)
+def test_a_cache_of_another_shape_is_named(
+    latents: np.ndarray, words: str, dots: Path, tmp_path: Path
+) -> None:
+    encode = lambda p: p.float().mean((1, 2))  # noqa: E731
+    cached(encode, "e", dots, tmp_path)
+    (file,) = tmp_path.glob("*/latents.npy")
+    np.save(file, latents)
+    with pytest.raises(ValueError, match=rf"latents\.npy is damaged: .*{words}"):
+        cached(encode, "e", dots, tmp_path)
+
+
 def broken(pixels: torch.Tensor) -> torch.Tensor:
     latents = pixels.float().mean((1, 2))
     latents[3, 1] = torch.nan
@@ -111,6 +153,9 @@ def test_bad_encoders_and_damaged_caches_are_named(dots: Path, tmp_path: Path) -
     record = json.loads((directory / "features.json").read_text())
     (directory / "features.json").write_text(json.dumps({**record, "frames_done": 7}))
     with pytest.raises(ValueError, match="tells of 7 frames, and the cache is one of 480"):
+        cached(lambda p: p.float().mean((1, 2)), "e", dots, tmp_path / "e")
+    (directory / "features.json").write_text(json.dumps({**record, "frames_done": -7}))
+    with pytest.raises(ValueError, match="tells of -7 frames"):
         cached(lambda p: p.float().mean((1, 2)), "e", dots, tmp_path / "e")
     (directory / "features.json").write_text("{")
     with pytest.raises(ValueError, match=r"features\.json is damaged"):

@@ -185,6 +185,26 @@ def test_data_that_does_not_fit_is_refused_before_any_work(dots: Path, tmp_path:
     assert not os.path.exists(tmp_path / "a")
 
 
+def test_episodes_of_one_frame(tmp_path: Path) -> None:
+    """Their actions lead nowhere; of pictures all is learned. One held-out picture is too few to measure collapse on."""
+
+    def pictures(lengths: tuple[int, ...]) -> Path:
+        path = tmp_path / f"{len(lengths)}.h5"
+        rng = np.random.default_rng(0)
+        with EpisodeWriter(path) as writer:
+            for length in lengths:
+                frames = rng.integers(0, 256, (length, 16, 16, 3), np.uint8)
+                writer.append(pixels=frames, action=np.zeros((length, 2), np.float32))
+        return path
+
+    config = short("ijepa", steps=2, batch_size=4, validation_fraction=0.2)
+    train_recipe(small("ijepa"), pictures(12 * (1,)), tmp_path / "run", config, progress=False)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    with pytest.raises(ValueError, match="has 1 validation clip of 1 frames; measuring collapse takes two"):
+        train_recipe(small("ijepa"), pictures(5 * (1,)), tmp_path / "none", config, progress=False)
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize(
     ("objective", "preset"),
     [("ijepa", "paper"), ("vjepa", "paper"), ("vjepa", "paper-2"), ("lejepa", "paper")],

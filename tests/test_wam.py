@@ -360,6 +360,11 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         (lambda: model.inverse(nan.expand(2, 3, 12)), ValueError, "latents holds numbers that are not finite"),
         (lambda: model.rollout(context, actions.int()[:, None]), TypeError, "actions has dtype torch.int32"),
         (lambda: model.predict(context, actions[:, :1].double()), TypeError, "actions has dtype torch.float64"),
+        (lambda: model.rollout(context, actions[:, None, :0]), ValueError, r"actions .*expected \[2, S >= 1, T >= 1, 3\]"),
+        (lambda: model.rollout(context, actions[:, :0, None]), ValueError, "actions has shape"),
+        (lambda: model.policy(context.to("meta"), goal), ValueError, "context is on meta; expected cpu, where the model is"),
+        (lambda: model.encode(None), TypeError, "pixels is NoneType; expected a torch.Tensor"),
+        (lambda: model.encode(torch.zeros(1, 16, 16, 3, dtype=torch.uint8, device="meta")), ValueError, "pixels is on meta"),
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             call()

@@ -56,9 +56,13 @@ def cached(
             )
             _write(episodes, target, skip_damaged, workers, progress)
     found = Episodes(target)
-    found.damaged = tuple(
-        Damage(Path(file), *rest) for file, *rest in json.loads(found.attributes["damaged"])
-    )
+    try:
+        left_out = json.loads(found.attributes["damaged"])
+        found.damaged = tuple(Damage(Path(file), episode, reason) for file, episode, reason in left_out)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{target}: damaged, or no cache of decoded frames; without it, it is made anew"
+        ) from error
     return found
 
 

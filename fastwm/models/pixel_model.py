@@ -47,6 +47,7 @@ class PixelModel(nn.Module):
     def check_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """`pixels`; TypeError or ValueError unless they are uint8 [..., size, size, 3]."""
         size = self.config.image_size
+        self._check_device("pixels", pixels)
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pixels has dtype {pixels.dtype}; expected torch.uint8")
         if pixels.shape[-3:] != (size, size, 3):
@@ -54,13 +55,23 @@ class PixelModel(nn.Module):
         return pixels
 
     def check_type(self, name: str, value: torch.Tensor) -> None:
-        """TypeError naming the argument unless `value` is a tensor of the model's type; autocast takes all floats."""
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{name} is {type(value).__name__}; expected a torch.Tensor")
+        """TypeError naming the argument unless `value` is a tensor of the model's type; autocast takes all floats.
+
+        ValueError where it is on another device.
+        """
+        self._check_device(name, value)
         wanted = self.action_mean.dtype
         cast = value.is_floating_point() and torch.is_autocast_enabled(value.device.type)
         if value.dtype != wanted and not cast:
             raise TypeError(f"{name} has dtype {value.dtype}; expected {wanted}, as the model has")
+
+    def _check_device(self, name: str, value: object) -> None:
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} is {type(value).__name__}; expected a torch.Tensor")
+        if value.device != self.action_mean.device:
+            raise ValueError(
+                f"{name} is on {value.device}; expected {self.action_mean.device}, where the model is"
+            )
 
     def normalise(self, actions: torch.Tensor) -> torch.Tensor:
         """actions [..., A] in environment units -> in standard deviations of the training actions"""

@@ -99,11 +99,7 @@ def cache_features(
         raise ValueError(
             f"{record} is damaged: it tells of {done} frames, and the cache is one of {len(rows)}"
         )
-    try:
-        latents = np.load(whole, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{whole} is damaged: {error}") from error
-    return Features(latents, key, data)
+    return Features(_mapped(whole, rows, dtype), key, data)
 
 
 def data_digest(episodes: Episodes) -> str:
@@ -131,7 +127,10 @@ def _make(
     progress: bool,
 ) -> None:
     """Fill `partial` from frame `done` of `rows` on."""
-    latents: np.memmap | None = np.lib.format.open_memmap(partial, mode="r+") if done else None
+    latents: np.memmap | None = None
+    if done:
+        _mapped(partial, rows, dtype)  # checks it: one that was cut would be filled up with zeros
+        latents = np.lib.format.open_memmap(partial, mode="r+")
     with tqdm(total=len(rows), initial=done, unit="frame", desc="encoding", disable=not progress) as bar:
         for number, first in enumerate(range(done, len(rows), chunk), start=1):
             part = rows[first : first + chunk]
@@ -149,6 +148,19 @@ def _make(
             if number % SAVE_EVERY == 0 or first + chunk >= len(rows):
                 latents.flush()
                 _record(record, key, first + len(part))
+
+
+def _mapped(path: Path, rows: NDArray[np.int64], dtype: str) -> NDArray[np.floating]:
+    """The latents in `path`, mapped; ValueError unless they are of a file with these `rows`, whole and of type `dtype`."""
+    try:
+        latents: NDArray[np.floating] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    count = int(rows.max()) + 1
+    if latents.dtype != np.dtype(dtype) or latents.ndim not in (2, 3) or len(latents) != count:
+        came = f"{latents.dtype} {list(latents.shape)}"
+        raise ValueError(f"{path} is damaged: expected {dtype} [{count}, …] latents, got {came}")
+    return latents
 
 
 def _check_latents(found: torch.Tensor, count: int, shape: tuple[int, ...], rows: NDArray[np.int64]) -> None:
@@ -174,6 +186,8 @@ def _recorded(path: Path, key: str) -> int:
         done, found = int(content["frames_done"]), content["key"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error!r}") from error
+    if done < 0:
+        raise ValueError(f"{path} is damaged: it tells of {done} frames")
     if found != key:
         raise ValueError(f"{path} belongs to another cache: its key is {found!r}")
     return done

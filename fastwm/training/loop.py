@@ -254,8 +254,8 @@ def _check_finite(values: dict[str, float]) -> None:
 
 
 def _fingerprint(training: Episodes) -> str:
-    """A digest of the data: of its actions or, where it has none, of some of its pictures."""
-    if "action" not in training.columns:
+    """A digest of the data: of its actions or, where none leads from a frame to the next, of some of its pictures."""
+    if "action" not in training.columns or len(training.windows(2)) == 0:
         return data_digest(training)
     digest = hashlib.sha256(np.ascontiguousarray(training.lengths).tobytes())
     for values in training.action_statistics():

@@ -77,8 +77,12 @@ class LatentWorld(PixelModel):
         self._check_latents("context", context, self.config.window)
         B, K, E = context.shape
         self.check_type("actions", actions)
-        if actions.ndim != 4 or len(actions) != B or actions.shape[3] != self.config.action_dim:
-            expected = f"[{B}, S, T, {self.config.action_dim}]"
+        if (
+            actions.ndim != 4
+            or (len(actions), actions.shape[3]) != (B, self.config.action_dim)
+            or 0 in actions.shape
+        ):
+            expected = f"[{B}, S >= 1, T >= 1, {self.config.action_dim}]"
             raise ValueError(f"actions has shape {list(actions.shape)}; expected {expected}")
         S, T = actions.shape[1:3]
         memory: Memory | None = None

@@ -53,6 +53,12 @@ class VisionRecipe(Recipe):
                     f"the data has no {name} clip of {self.frames} frames {apart}: it has {len(episodes.lengths)} episodes, "
                     f"the longest of {max(episodes.lengths, default=0)} frames"
                 )
+        judged = len(validation.windows(self.trunk.frames, frame_skip=self.frame_skip))
+        if judged < 2:
+            raise ValueError(
+                f"the data has {judged} validation clip of {self.trunk.frames} frames; measuring collapse takes two: "
+                "a larger validation_fraction, or more episodes"
+            )
         first = training.batch(training.windows(1)[:1], 1, columns=("pixels",))
         image, size = list(first["pixels"].shape[2:]), self.trunk.image_size
         if image != [size, size, 3]:
