@@ -24,6 +24,7 @@ from .parquet import read_pictures, read_rows
 from .reader import WITHOUT_IT, Damage, Reader, keep
 
 INDICES = ("index", "episode_index", "frame_index", "timestamp", "task_index")
+SLACK = 1.5  # frames: a video's stated duration may be one longer or shorter than what was recorded
 PLACE = ("episode_index", "frame_index")  # what a row says of where it belongs
 
 
@@ -188,12 +189,12 @@ class LeRobotReader(Reader):
         begins, ends, lengths = table.seconds[camera], table.until[camera], self.lengths * step
         found = {
             place: f"its {lengths[place]:.3f} s of video are said to be {begins[place]:.3f} to {ends[place]:.3f}"
-            for place in map(int, np.flatnonzero(np.abs(ends - begins - lengths) > 0.5 * step))
+            for place in map(int, np.flatnonzero(np.abs(ends - begins - lengths) > SLACK * step))
         }
         videos = table.videos[camera]
         order = sorted(map(int, np.flatnonzero(usable)), key=lambda place: (videos[place], begins[place]))
         for one, next_ in pairwise(order):
-            if videos[one] == videos[next_] and begins[next_] < begins[one] + lengths[one] - 0.5 * step:
+            if videos[one] == videos[next_] and begins[next_] < begins[one] + lengths[one] - SLACK * step:
                 found.setdefault(one, f"it shares seconds of the video with {table.labels[next_]}")
                 found.setdefault(next_, f"it shares seconds of the video with {table.labels[one]}")
         return found
