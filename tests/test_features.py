@@ -68,10 +68,8 @@ def test_an_encoder_is_asked_once(dots: Path, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_killed_cache_goes_on_where_it_was(dots: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(features_file, "SAVE_EVERY", 2)
-    encode, digest = frozen(encoder())
-    whole = cached(encode, digest, dots, tmp_path / "whole", chunk=50)
+def stop_half_way(encode, digest: str, dots: Path, where: Path) -> None:
+    """A cache that is interrupted in its sixth chunk of 50."""
     calls = []
 
     def stopping(pixels: torch.Tensor) -> torch.Tensor:
@@ -81,11 +79,18 @@ def test_a_killed_cache_goes_on_where_it_was(dots: Path, tmp_path: Path, monkeyp
         return encode(pixels)
 
     with pytest.raises(KeyboardInterrupt):
-        cached(stopping, digest, dots, tmp_path / "parts", chunk=50)
+        cached(stopping, digest, dots, where, chunk=50)
+
+
+def test_a_killed_cache_goes_on_where_it_was(dots: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(features_file, "SAVE_EVERY", 2)
+    encode, digest = frozen(encoder())
+    whole = cached(encode, digest, dots, tmp_path / "whole", chunk=50)
+    stop_half_way(encode, digest, dots, tmp_path / "parts")
     (directory,) = (tmp_path / "parts").iterdir()
     assert json.loads((directory / "features.json").read_text())["frames_done"] == 200
     assert not (directory / "latents.npy").exists()
-    calls.clear()
+    calls = []
     resumed = cached(lambda p: (calls.append(p), encode(p))[1], digest, dots, tmp_path / "parts", chunk=50)
     assert len(calls) == 6  # 280 frames were left
     np.testing.assert_array_equal(resumed.latents, whole.latents)
@@ -96,16 +101,7 @@ def test_a_killed_cache_that_lost_bytes_is_not_filled_with_zeros(
 ) -> None:
     monkeypatch.setattr(features_file, "SAVE_EVERY", 2)
     encode, digest = frozen(encoder())
-    calls = []
-
-    def stopping(pixels: torch.Tensor) -> torch.Tensor:
-        calls.append(pixels)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return encode(pixels)
-
-    with pytest.raises(KeyboardInterrupt):
-        cached(stopping, digest, dots, tmp_path, chunk=50)
+    stop_half_way(encode, digest, dots, tmp_path)
     (partial,) = tmp_path.glob("*/latents.partial.npy")
     partial.write_bytes(partial.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"latents\.partial\.npy is damaged"):

@@ -15,9 +15,8 @@ from fastwm.diagnose.measure import Diagnosis
 from fastwm.diagnose.ranking import Ranking, Share
 from fastwm.models.storage import write_atomically
 
-ROUNDING = (
-    1e-10  # of float32 latents, as a share of the largest variance: smaller ones are no direction in use
-)
+# Of float32 latents, as a share of the largest variance: what is smaller is no direction in use.
+ROUNDING = 1e-10
 
 PAGE = """<!doctype html>
 <html lang="en">

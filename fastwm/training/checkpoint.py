@@ -23,6 +23,12 @@ from fastwm.training.config import RunConfig
 FORMAT = "fastwm.checkpoint"
 VERSION = 3
 MOMENTS = ("exp_avg", "exp_avg_sq")
+UNLEARNED = (
+    "threads",
+    "tensorboard",
+    "device",
+    "checkpoint_every",
+)  # settings that do not change what is learned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +43,7 @@ class Identity:
     @classmethod
     def of(cls, description: dict[str, Any], config: RunConfig, data: str, recipe: str = "") -> Identity:
         train = dataclasses.asdict(config)
-        for name in (
-            "threads",
-            "tensorboard",
-            "device",
-            "checkpoint_every",
-        ):  # these do not change what is learned
+        for name in UNLEARNED:
             del train[name]
         return cls(json.loads(json.dumps(description)), train, data, recipe)
 

@@ -77,7 +77,7 @@ class LeRobotReader(Reader):
                 pictures[places] = read_pictures(file, name, rows[places], size)
                 continue
             video = self._video(file)
-            seconds = self._begins(name, episode[places]) + step[places] / self._info.fps
+            seconds = self._episodes.seconds[name][episode[places]] + step[places] / self._info.fps
             numbers = video.at(seconds, within=0.5 / self._info.fps)
             if (numbers < 0).any():
                 lost = int(np.argmin(numbers))
@@ -202,7 +202,7 @@ class LeRobotReader(Reader):
     def _lacks(self, file: Path, camera: str, place: int) -> str | None:
         """What `file` lacks of the episode at `place`; all of its packets are read only where it may lack some."""
         video, rate = self._video(file), self._info.fps
-        seconds = self._begins(camera, np.array([place])) + np.arange(self.lengths[place]) / rate
+        seconds = self._episodes.seconds[camera][place] + np.arange(self.lengths[place]) / rate
         complete = seconds[0] >= 0 and seconds[-1] < video.seconds
         if complete and not video.cut_short and (video.fps or rate) > 0.99 * rate:
             return None
@@ -237,9 +237,6 @@ class LeRobotReader(Reader):
         if file not in self._videos:
             self._videos[file] = Video(file)
         return self._videos[file]
-
-    def _begins(self, camera: str, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        return self._episodes.seconds[camera][places]
 
     def _file(self, camera: str, place: int) -> Path:
         """The file that holds the pictures of the episode at `place`."""
